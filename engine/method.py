@@ -1,0 +1,137 @@
+"""What a method is: stages that train and a function that scores, all of them values.
+
+Notation: `B` images per device, `H` x `W` pixels, `C` channels. Images are float32 in [-1, 1];
+scores are float32, higher = more anomalous.
+"""
+
+import dataclasses
+import inspect
+import pkgutil
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import flax
+import jax
+import jax.numpy as jnp
+import optax
+
+from engine import parallel
+
+Variables = Mapping[str, Mapping[str, Any]]
+"""Network -> collections ('params', 'batch_stats'), as Flax's `init` gives them."""
+
+Metrics = Mapping[str, jax.Array]
+"""Name -> scalar."""
+
+
+class Aux(NamedTuple):
+    """What a loss says besides its value."""
+
+    metrics: Metrics = {}
+    updates: Variables = {}
+    """Network -> the collections that the loss changed, such as {'batch_stats': ...}."""
+
+
+LossFn = Callable[[Variables, jax.Array, jax.Array], tuple[jax.Array, Aux]]
+"""(variables, images [B, H, W, C], rng) -> (scalar, a mean over images; Aux)."""
+
+
+@flax.struct.dataclass
+class TrainState:
+    """The arrays that a training run carries from step to step, and all that it saves."""
+
+    step: jax.Array
+    variables: Variables
+    opt_state: Mapping[str, optax.OptState]
+
+
+class Score(NamedTuple):
+    """What scoring says of a batch of images."""
+
+    image: jax.Array  # [B]
+    map: jax.Array  # [B, H, W]
+    terms: Mapping[str, jax.Array] = {}  # the parts of the image score, [B] each
+    reconstruction: jax.Array | None = None  # [B, H, W, C]
+
+
+class Stage(NamedTuple):
+    """One training run: a start, a step, and how often."""
+
+    name: str
+    init: Callable[[jax.Array, Variables], TrainState]  # (rng, variables of the stages before)
+    step: Callable[[TrainState, jax.Array, jax.Array], tuple[TrainState, Metrics]]
+    num_steps: int
+    batch_dims: tuple[int, ...]  # of one step's images; the last is the global batch
+    pictures: Callable[[Variables, jax.Array], Mapping[str, jax.Array]]
+    """(variables, held-out images [B, H, W, C]) -> name -> images to look at as training goes."""
+
+
+class Method(NamedTuple):
+    """Stages in the order of training, and the score that the last one's networks give."""
+
+    stages: tuple[Stage, ...]
+    score: Callable[[Variables, jax.Array], Score]
+
+
+def make(section: Mapping[str, Any], *args: Any) -> Any:
+    """Calls what `section['fn']` names with `args` and the section's other fields.
+
+    Lists become tuples, so that a section read back from JSON is the section that was written.
+
+    Raises:
+      ValueError: `fn` names nothing, or does not take these fields.
+    """
+    fields = dict(section)
+    name = fields.pop("fn")
+    fields = {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}
+    try:
+        function = pkgutil.resolve_name(name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ValueError(f"fn={name!r} names nothing ('module:attribute'): {error}") from error
+    try:
+        inspect.signature(function).bind(*args, **fields)
+    except TypeError as error:
+        raise ValueError(f"fn={name!r} with {fields}: {error}") from error
+    return function(*args, **fields)
+
+
+def num_updates(epochs: int, num_images: int, batch_size: int) -> int:
+    """Batches in `epochs` passes over `num_images`, the last batch of a pass rounded up."""
+    return epochs * -(-num_images // batch_size)
+
+
+def init_state(
+    variables: Variables, optimizers: Mapping[str, optax.GradientTransformation]
+) -> TrainState:
+    """Step 0 of a stage in which the networks named in `optimizers` learn and the others rest."""
+    opt_state = {name: tx.init(variables[name]["params"]) for name, tx in optimizers.items()}
+    return TrainState(jnp.zeros((), jnp.int32), variables, opt_state)
+
+
+def descend(
+    loss_fn: LossFn,
+    tx: optax.GradientTransformation,
+    network: str,
+    state: TrainState,
+    images: jax.Array,
+    rng: jax.Array,
+) -> tuple[TrainState, Metrics]:
+    """One optimiser step of `network`; the other networks keep their parameters.
+
+    The only place that takes gradients of parameters, and so the only one that averages them, and
+    what the loss updated, over the devices. Metrics get '<network>_loss'.
+    """
+    params = state.variables[network]["params"]
+
+    def loss_of(params):
+        mine = {**state.variables[network], "params": params}
+        return loss_fn({**state.variables, network: mine}, images, rng)
+
+    (loss, aux), grads = jax.value_and_grad(loss_of, has_aux=True)(params)
+    grads, changed = parallel.mean((grads, aux.updates))
+    steps, opt_state = tx.update(grads, state.opt_state[network], params)
+    variables = {name: {**old, **changed.get(name, {})} for name, old in state.variables.items()}
+    variables[network]["params"] = optax.apply_updates(params, steps)
+    opt_states = {**state.opt_state, network: opt_state}
+    state = dataclasses.replace(state, variables=variables, opt_state=opt_states)
+    return state, {f"{network}_loss": loss, **aux.metrics}

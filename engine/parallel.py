@@ -1,0 +1,94 @@
+"""Devices: the only pmap, axis name, process index and question for the backend in the project.
+
+The state has no device axis, neither going into a step nor coming out of it; images have a leading
+axis of local devices. pmap is used in its `out_axes=None` form. Whoever moves this file to
+`jax.shard_map` must pass `check_vma=False`: with the default, gradients of replicated parameters
+arrive already summed, and the mean below makes them wrong by the number of devices, silently.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import flax.linen as nn
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+_AXIS = "devices"
+
+BatchNorm = partial(nn.BatchNorm, axis_name=_AXIS)
+"""Flax's batch normalisation with statistics over the batches of all devices."""
+
+
+def mean(tree: Any) -> Any:
+    """Averages every leaf over all devices of all processes."""
+    return jax.lax.pmean(tree, _AXIS)
+
+
+def per_device(step: Callable, seed: int) -> Callable:
+    """Turns a stage's `(state, images, rng)` step into one device's `(state, images)` step.
+
+    The key is derived from (seed, step, device), so it is never saved. The step is counted here.
+    """
+
+    def run(state, images):
+        rng = jax.random.fold_in(jax.random.key(seed), state.step)
+        rng = jax.random.fold_in(rng, jax.lax.axis_index(_AXIS))
+        state, metrics = step(state, images, rng)
+        return dataclasses.replace(state, step=state.step + 1), mean(metrics)
+
+    return run
+
+
+def data_parallel(step: Callable, seed: int) -> Callable:
+    """`(state, images [local devices, ...]) -> (state, metrics)`; uses the state up (donation)."""
+    return jax.pmap(
+        per_device(step, seed), axis_name=_AXIS, in_axes=(None, 0), out_axes=None, donate_argnums=0
+    )
+
+
+def replicate(tree: Any) -> Any:
+    """Places `tree` on every local device, as a step returns it.
+
+    Without this the second step compiles again, and across processes the first one fails. The
+    result may share memory with `tree`, so that a step that uses it up uses up `tree` as well.
+    """
+    mesh = Mesh(np.array(jax.local_devices()), (_AXIS,))
+    return jax.device_put(tree, NamedSharding(mesh, PartitionSpec()))
+
+
+def local_dims(batch_dims: tuple[int, ...]) -> tuple[int, ...]:
+    """Batch dimensions of one process: (5, 64) on 8 devices of one process -> (8, 5, 8).
+
+    Raises:
+      ValueError: the batch does not divide over the devices.
+    """
+    *leading, batch = batch_dims
+    if batch % jax.device_count():
+        raise ValueError(
+            f"batch {batch} does not divide over {jax.device_count()} devices: "
+            f"choose a multiple of {jax.device_count()} for batch_size"
+        )
+    return (jax.local_device_count(), *leading, batch // jax.device_count())
+
+
+def process() -> tuple[int, int]:
+    """(index of this process, number of processes)."""
+    return jax.process_index(), jax.process_count()
+
+
+def is_main() -> bool:
+    """Whether this process is the one that writes files for people."""
+    return jax.process_index() == 0
+
+
+def on_cpu() -> bool:
+    """Whether computations run on XLA:CPU, which wants other forms of some of them."""
+    return jax.default_backend() == "cpu"
+
+
+def device_names() -> list[str]:
+    """The kind of every device of the run, such as ['cpu'] or ['NVIDIA H100 80GB HBM3'] * 8."""
+    return [device.device_kind for device in jax.devices()]

@@ -1,0 +1,42 @@
+"""Scores images with the networks of a finished workdir."""
+
+from collections.abc import Callable, Iterable
+from functools import partial
+from operator import itemgetter
+
+import jax
+import numpy as np
+
+from engine import checkpoint
+from engine.method import Method, Score
+
+Scorer = Callable[[np.ndarray | jax.Array], Score]
+
+
+def restore_scorer(method: Method, workdir: str) -> Scorer:
+    """A jitted scorer of images [B, H, W, C] in [-1, 1] from the last stage's newest checkpoint.
+
+    Raises:
+      FileNotFoundError: the last stage has no checkpoint.
+    """
+    variables = checkpoint.newest(workdir, method.stages[-1].name)["variables"]
+    return partial(jax.jit(method.score), jax.device_put(variables))
+
+
+def score_all(scorer: Scorer, batches: Iterable[np.ndarray]) -> Score:
+    """Scores of all images of `batches`, joined, as NumPy arrays.
+
+    The scorer is compiled once: shorter batches are padded to the size of the first one.
+
+    Raises:
+      ValueError: there is no image.
+    """
+    size, scores = 0, []
+    for images in batches:
+        size = size or len(images)
+        padding = [(0, size - len(images))] + [(0, 0)] * (images.ndim - 1)
+        score = jax.device_get(scorer(np.pad(images, padding)))
+        scores.append(jax.tree.map(itemgetter(slice(len(images))), score))
+    if not scores:
+        raise ValueError("there is no image to score")
+    return jax.tree.map(lambda *leaves: np.concatenate(leaves), *scores)

@@ -1,0 +1,59 @@
+"""Eight forced CPU devices, strict JAX, and small data shared by the tests.
+
+The environment is set before JAX starts; pytest imports this file first.
+"""
+
+import os
+import tempfile
+
+# Tests that run the same step twice, such as those of resuming, compile it once.
+_CACHE = tempfile.TemporaryDirectory(prefix="fanogan-tests-")
+os.environ["JAX_COMPILATION_CACHE_DIR"] = _CACHE.name
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
+os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8"
+os.environ["JAX_PLATFORMS"] = "cpu"
+os.environ["JAX_NUMPY_RANK_PROMOTION"] = "raise"
+
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+
+from configs import fanogan, fanogan_resnet
+
+
+def shrink(config: ConfigDict, **sizes: int) -> ConfigDict:
+    """A config of the same shape that compiles in seconds: 16 px, few features, few steps."""
+    config.latent = 4
+    config.data.update(image_size=16, num_train=16)
+    if "width" in config.generator:
+        for network in ("generator", "critic", "encoder"):
+            config[network].width = 2
+    else:
+        config.generator.features = (8, 8, 4)
+        config.critic.features = config.encoder.features = (4, 8)
+    config.gan.update(batch_size=8, num_steps=sizes.get("gan", 2), n_critic=2)
+    config.encoding.update(batch_size=8, num_steps=sizes.get("encoder", 2))
+    config.every = dict(log=1, save=2, pictures=2)
+    return config
+
+
+@pytest.fixture
+def config() -> ConfigDict:
+    """The seed's f-AnoGAN, shrunk."""
+    return shrink(fanogan.get_config())
+
+
+@pytest.fixture(params=[fanogan, fanogan_resnet], ids=lambda module: module.__name__)
+def any_config(request) -> ConfigDict:
+    """Each config of the project, shrunk."""
+    return shrink(request.param.get_config())
+
+
+@pytest.fixture(scope="session")
+def images() -> np.ndarray:
+    """Sixteen images [16, 16, 16, 3] in [-1, 1]: a bright disc on dark ground, a little noise."""
+    rng = np.random.default_rng(0)
+    y, x = np.mgrid[-1:1:16j, -1:1:16j]
+    disc = np.where(x**2 + y**2 < 0.5, 0.6, -0.6)[None, :, :, None]
+    return (disc + 0.1 * rng.standard_normal((16, 16, 16, 3))).astype(np.float32)

@@ -1,0 +1,171 @@
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from engine import checkpoint
+from engine.logs import read_metrics
+from engine.method import Aux, Method, Score, Stage, descend, init_state
+from engine.scoring import restore_scorer, score_all
+from engine.train import Every, due, stage_seed, train
+
+
+@pytest.mark.parametrize(
+    ("step", "every", "last", "expected"),
+    [
+        (1, 1, 9, True),
+        (1, 2, 9, False),
+        (2, 2, 9, True),
+        (9, 2, 9, True),
+        (8, 100, 9, False),
+        (9, 100, 9, True),
+        (10, 5, 10, True),
+    ],
+)
+def test_due(step, every, last, expected):
+    assert due(step, every, last) is expected
+
+
+def test_stage_seeds_do_not_meet():
+    seeds = [stage_seed(seed, index) for seed in range(100) for index in range(2)]
+    assert len(set(seeds)) == 200
+
+
+def toy(num_steps=4, poison_at=None):
+    """One stage that learns the mean of its images; the score is the squared distance to it.
+
+    At step `poison_at` its loss is NaN.
+    """
+    tx = optax.sgd(0.25)
+
+    def loss_fn(variables, images, rng):
+        w = variables["w"]["params"]["mean"]
+        return jnp.mean(jnp.square(images - w)), Aux()
+
+    def step(state, images, rng):
+        poison = jnp.where(state.step + 1 == (poison_at or -1), jnp.nan, 0.0)
+        return descend(loss_fn, tx, "w", state, images + poison, rng)
+
+    def init(rng, variables):
+        return init_state({"w": {"params": {"mean": jnp.zeros(())}}}, {"w": tx})
+
+    def score(variables, images):
+        residual = jnp.square(images - variables["w"]["params"]["mean"])[..., 0]
+        return Score(jnp.mean(residual, axis=(1, 2)), residual)
+
+    stage = Stage("toy", init, step, num_steps, (8,), lambda variables, images: {"seen": images})
+    return Method((stage,), score)
+
+
+def ones(dims, seed, first_step, process):
+    """Batches of ones: after n steps of SGD at 0.25 the mean is 1 - 0.5^n."""
+    while True:
+        yield np.ones((*dims, 2, 2, 1), np.float32)
+
+
+EXAMPLES = np.zeros((2, 2, 2, 1), np.float32)
+
+
+def go(method, workdir, every=None):
+    every = every or Every(1, 1, 2)
+    return train(method, ones, str(workdir), seed=0, every=every, examples=EXAMPLES)
+
+
+def test_learns_logs_and_scores(tmp_path):
+    variables = go(toy(), tmp_path)
+    np.testing.assert_allclose(variables["w"]["params"]["mean"], 1 - 0.5**4)
+    lines = read_metrics(str(tmp_path))
+    assert [line["step"] for line in lines] == [1, 2, 3, 4]
+    np.testing.assert_allclose([line["w_loss"] for line in lines], [0.25**n for n in range(4)])
+    assert sorted(p.name for p in (tmp_path / "pictures/toy").iterdir()) == [
+        "seen_0000002.png",
+        "seen_0000004.png",
+    ]
+    scorer = restore_scorer(toy(), str(tmp_path))
+    score = score_all(
+        scorer, [np.ones((3, 2, 2, 1), np.float32), np.ones((1, 2, 2, 1), np.float32)]
+    )
+    np.testing.assert_allclose(score.image, np.full(4, 0.5**8))
+    assert score.map.shape == (4, 2, 2)
+
+
+def test_a_finished_stage_passes_through(tmp_path):
+    first = go(toy(), tmp_path)
+
+    def no_batches(*args):
+        raise AssertionError("a finished stage needs no images")
+        yield
+
+    again = train(toy(), no_batches, str(tmp_path), seed=0, every=Every(1, 1, 1), examples=EXAMPLES)
+    assert jax.tree.map(float, again) == jax.tree.map(float, first)
+
+
+def test_two_checkpoints_are_kept(tmp_path):
+    go(toy(), tmp_path)
+    assert sorted(p.name for p in (tmp_path / "checkpoints/toy").iterdir()) == ["3", "4"]
+
+
+@pytest.mark.parametrize("log", [1, 100])
+def test_nan_stops_and_keeps_the_last_finite_checkpoint(tmp_path, log):
+    with pytest.raises(FloatingPointError, match="step 3: w_loss is nan") as caught:
+        go(toy(poison_at=3), tmp_path, Every(log, 1, 100))
+    assert "\n" not in str(caught.value)
+    saved = checkpoint.newest(str(tmp_path), "toy")
+    assert saved["step"] == 2
+    np.testing.assert_allclose(saved["variables"]["w"]["params"]["mean"], 0.75)
+
+
+def test_networks_that_are_not_finite_are_never_saved(tmp_path):
+    state = toy().stages[0].init(jax.random.key(0), {})
+    broken = jax.tree.map(lambda leaf: leaf * jnp.nan if leaf.dtype == jnp.float32 else leaf, state)
+    with checkpoint.Checkpoints(str(tmp_path), "toy") as checkpoints:
+        with pytest.raises(FloatingPointError, match="NaN or infinity at step 0"):
+            checkpoints.save(broken)
+    with pytest.raises(FileNotFoundError, match="holds no checkpoint"):
+        checkpoint.newest(str(tmp_path), "toy")
+
+
+def test_scoring_needs_a_checkpoint(tmp_path):
+    with pytest.raises(FileNotFoundError, match="train this workdir first"):
+        restore_scorer(toy(), str(tmp_path))
+    with pytest.raises(ValueError, match="no image"):
+        score_all(lambda images: None, [])
+
+
+CONFIG = {"seed": 0, "data": {"category": "bottle", "root": "/a"}, "features": (1, 2)}
+
+
+def claim(workdir, config):
+    checkpoint.claim(str(workdir), config, free=("data.root",), main=True)
+
+
+def test_claim_names_the_differing_keys(tmp_path):
+    workdir = tmp_path / "new"
+    claim(workdir, CONFIG)
+    claim(workdir, CONFIG)
+    other = {**CONFIG, "seed": 1, "data": {"category": "carpet", "root": "/a"}, "more": 1}
+    with pytest.raises(ValueError) as caught:
+        claim(workdir, other)
+    message = str(caught.value)
+    assert "seed: 0 -> 1" in message
+    assert "data.category: 'bottle' -> 'carpet'" in message
+    assert "more: '(absent)' -> 1" in message
+    assert "features" not in message and "\n" not in message
+    assert checkpoint.read_config(str(workdir)) == json.loads(json.dumps(CONFIG))
+
+
+def test_claim_lets_free_fields_differ(tmp_path):
+    claim(tmp_path, CONFIG)
+    claim(tmp_path, {**CONFIG, "data": {"category": "bottle", "root": "/b"}})
+    assert checkpoint.read_config(str(tmp_path))["data"]["root"] == "/b"
+
+
+def test_config_that_is_missing_or_damaged(tmp_path):
+    with pytest.raises(FileNotFoundError, match="config.json does not exist"):
+        checkpoint.read_config(str(tmp_path))
+    (tmp_path / "config.json").write_text('{"seed": ')
+    with pytest.raises(ValueError, match="config.json is damaged"):
+        checkpoint.read_config(str(tmp_path))

@@ -1,0 +1,230 @@
+"""The pictures of a report, drawn by matplotlib straight into PNG files.
+
+`labels` are int `[N]`, 1 = defective; scores float `[N]`, higher = more anomalous. The colours are
+those of Okabe and Ito, which colour-blind readers can tell apart; line styles differ as well.
+"""
+
+import itertools
+import math
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+from sklearn import metrics
+
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+STYLES = ("-", "--", "-.", ":")
+GREY = "#6B6B6B"
+DPI = 150
+HEAT = "inferno"  # its lightness grows with the value: readable in grey, and colour-blind safe
+NOT_METRICS = ("stage", "step", "steps_per_second", "seconds")
+# Inches on a page of examples: a picture with its gap, without, its caption; titles; colour bar.
+CELL, SIDE, CAPTION, MARGIN, HEAD, SCALE = 2.0, 1.92, 0.34, 0.15, 1.0, 1.3
+MAP = "anomaly map"
+
+
+def plain(text: str) -> str:
+    """At most 64 characters of `text`, with ? for those that matplotlib's own font may lack."""
+    return "".join(c if c.isprintable() and ord(c) < 0x250 else "?" for c in text[:64])
+
+
+def safe_names(names: Sequence[str]) -> dict[str, str]:
+    """Name -> file name of A-Z, a-z, 0-9, _ and - alone, different also where case is ignored."""
+    taken: set[str] = set()
+    safe = {}
+    for name in names:
+        stem = re.sub("[^A-Za-z0-9_-]", "_", name)[:64]
+        choices = (f"{stem}_{i}" if i else stem for i in itertools.count())
+        safe[name] = next(choice for choice in choices if choice.lower() not in taken)
+        taken.add(safe[name].lower())
+    return safe
+
+
+def roc(path: str, labels: np.ndarray, scores: Mapping[str, np.ndarray], title: str) -> None:
+    """The ROC curve of each score by name, the first drawn strongest, AUROC in the legend."""
+    figure, axes = _square(title, "false-positive rate", "true-positive rate")
+    for i, (name, values) in enumerate(scores.items()):
+        x, y, _ = metrics.roc_curve(labels, values)
+        axes.plot(
+            x,
+            y,
+            label=f"{plain(name)}: AUROC {metrics.roc_auc_score(labels, values):.3f}",
+            **_line(i),
+        )
+    axes.plot([0, 1], [0, 1], color=GREY, linewidth=1, linestyle=(0, (2, 3)), label="chance: 0.500")
+    _legend(axes)
+    figure.savefig(path)
+
+
+def precision_recall(
+    path: str, labels: np.ndarray, scores: Mapping[str, np.ndarray], title: str
+) -> None:
+    """The precision-recall curve of each score by name; the prevalence is a dotted line."""
+    figure, axes = _square(title, "recall (defective parts found)", "precision")
+    for i, (name, values) in enumerate(scores.items()):
+        y, x, _ = metrics.precision_recall_curve(labels, values)
+        area = metrics.average_precision_score(labels, values)
+        label = f"{plain(name)}: average precision {area:.3f}"
+        axes.plot(x, y, drawstyle="steps-post", label=label, **_line(i))
+    prevalence = float(np.mean(labels))
+    label = f"prevalence (chance): {prevalence:.3f}"
+    axes.axhline(prevalence, color=GREY, linewidth=1, linestyle=(0, (2, 3)), label=label)
+    _legend(axes)
+    figure.savefig(path)
+
+
+def histogram(path: str, labels: np.ndarray, scores: np.ndarray, title: str) -> None:
+    """How the image scores of good and defective images are spread, in shared bins."""
+    figure = Figure(figsize=(6.4, 4.2), dpi=DPI, layout="constrained")
+    axes = figure.add_subplot()
+    bins = np.histogram_bin_edges(scores, bins=30)
+    for value, name, hatch in ((0, "good", ""), (1, "defective", "////")):
+        if (mine := scores[labels == value]).size:
+            bars = axes.stairs(np.histogram(mine, bins)[0], bins, fill=True, hatch=hatch)
+            bars.set(facecolor=COLOURS[value] + "66", edgecolor=COLOURS[value], linewidth=1.4)
+            bars.set_label(f"{name} ({mine.size} images)")
+    axes.set(xlabel="image score (higher = more anomalous)", ylabel="images")
+    axes.set_title(plain(title), fontsize=11, loc="left", parse_math=False)
+    axes.yaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(fontsize=9, frameon=False)
+    figure.savefig(path)
+
+
+def training_curves(path: str, history: Sequence[Mapping[str, Any]], title: str) -> None:
+    """Small multiples of the lines of metrics.jsonl: a block per stage, a panel per metric."""
+    stages: dict[str, dict[str, list[tuple[int, float]]]] = {}
+    for line in history:
+        metrics_of = stages.setdefault(line["stage"], {})
+        for name in line.keys() - NOT_METRICS:
+            points = metrics_of.setdefault(name, [])
+            points.extend([(line["step"], line[name])] if line[name] is not None else [])
+    columns = min(4, max(1, *(len(names) for names in stages.values())))
+    rows = [max(1, math.ceil(len(names) / columns)) for names in stages.values()]
+    size = (max(2.6 * columns, 6.4), sum(rows) * 2.0 + len(rows) * 0.35 + 0.4)
+    figure = Figure(figsize=size, dpi=DPI, layout="constrained")
+    figure.suptitle(plain(title), fontsize=12, x=0.01, ha="left", parse_math=False)
+    blocks = figure.subfigures(len(rows), 1, squeeze=False, height_ratios=[r + 0.2 for r in rows])
+    for block, (stage, names), count in zip(blocks.ravel(), stages.items(), rows, strict=True):
+        block.suptitle(plain(f"stage {stage}"), fontsize=10, x=0.01, ha="left", color=GREY)
+        panels = block.subplots(count, columns, sharex=True, squeeze=False).ravel()
+        for axes, name in zip(panels, sorted(names), strict=False):
+            _curve(axes, name, names[name])
+        for axes in panels[len(names) :]:
+            axes.set_visible(False)
+    figure.savefig(path)
+
+
+def _curve(axes: Axes, name: str, points: Sequence[tuple[int, float]]) -> None:
+    steps, values = zip(*points, strict=True) if points else ((), ())
+    axes.plot(steps, values, color=COLOURS[0], linewidth=1.3, marker="." if len(steps) < 3 else "")
+    axes.set_title(plain(name), fontsize=9, parse_math=False)
+    axes.set_xlabel("step", fontsize=8)
+    axes.set_xlim(left=0)
+    axes.tick_params(labelsize=8, labelbottom=True)
+    axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
+    axes.yaxis.set_major_locator(MaxNLocator(4))
+    axes.yaxis.set_major_formatter("{x:.6g}")  # a common factor above the axis meets the title
+    axes.grid(alpha=0.3, linewidth=0.6)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def examples(
+    path: str,
+    *,
+    images: np.ndarray,
+    reconstructions: np.ndarray | None,
+    maps: np.ndarray,
+    masks: Sequence[np.ndarray | None],
+    captions: Sequence[str],
+    title: str,
+    note: str,
+    map_max: float,
+) -> None:
+    """Rows of image, reconstruction, anomaly map over the image, and mask, with a caption each.
+
+    `images` are uint8 [K, H, W, 3], `reconstructions` float32 [K, H, W, 3] in [-1, 1] or None for
+    no such column, `maps` float [K, h, w], `masks` K of bool [h, w] or None where one is missing.
+    The colour scale goes from 0 to `map_max`; `note` is a smaller line below the title.
+    """
+    columns: dict[str, Sequence[np.ndarray | None]] = {"image": list(images)}
+    if reconstructions is not None:
+        made = (np.clip(reconstructions, -1, 1) + 1) * 127.5
+        columns["reconstruction"] = list(np.rint(made).astype(np.uint8))
+    columns |= {MAP: list(images), "mask": masks}
+    size = (CELL * len(columns) + SCALE, (CELL + CAPTION) * len(captions) + HEAD)
+    figure = Figure(figsize=size, dpi=DPI)
+    for text, font, down in ((title, 12, 0.25), (note, 9, 0.48)):
+        left, bottom = MARGIN / size[0], 1 - down / size[1]
+        figure.text(left, bottom, plain(text), fontsize=font, va="center", parse_math=False)
+    for column, (name, pictures) in enumerate(columns.items()):
+        for row, picture in enumerate(pictures):
+            axes = _box(figure, MARGIN + CELL * column, (CELL + CAPTION) * row, SIDE)
+            _picture(axes, picture, maps[row] if name == MAP else None, map_max)
+            axes.set_title("" if row else name, fontsize=10, pad=5)
+            caption = "" if column else plain(captions[row])
+            axes.set_xlabel(caption, fontsize=9, loc="left", parse_math=False)
+    _scale(figure, map_max)
+    figure.savefig(path)
+
+
+def _box(figure: Figure, left: float, top: float, width: float) -> Axes:
+    """Axes at so many inches from the left and below the titles, one picture tall."""
+    wide, tall = figure.get_size_inches()
+    bottom = tall - HEAD - top - SIDE
+    return figure.add_axes((left / wide, bottom / tall, width / wide, SIDE / tall))
+
+
+def _scale(figure: Figure, map_max: float) -> None:
+    """The colour bar, right of the first row."""
+    axes = _box(figure, figure.get_size_inches()[0] - SCALE + 0.2, 0, 0.14)
+    heat = ScalarMappable(Normalize(0, map_max), HEAT)
+    figure.colorbar(heat, cax=axes, extend="max", ticks=MaxNLocator(4), format="{x:.3g}")
+    axes.set_ylabel("same scale for all pictures", fontsize=8)
+    axes.tick_params(labelsize=8)
+
+
+def _picture(
+    axes: Axes, picture: np.ndarray | None, heat: np.ndarray | None, map_max: float
+) -> None:
+    axes.set(xticks=[], yticks=[])
+    axes.spines[:].set_color("#B0B0B0")
+    if picture is None:
+        axes.text(0.5, 0.5, "no mask", ha="center", va="center", color=GREY, fontsize=10)
+        return
+    if heat is None:
+        axes.imshow(picture, cmap="gray", vmin=0, vmax=1 if picture.dtype == bool else 255)
+        return
+    # Grey beneath, so that every colour is the map's; what the map finds covers it.
+    height, width = picture.shape[:2]
+    axes.imshow(picture.mean(axis=-1), cmap="gray", vmin=0, vmax=255)
+    alpha = 0.25 + 0.6 * np.clip(heat / map_max, 0, 1)
+    extent = (-0.5, width - 0.5, height - 0.5, -0.5)
+    axes.imshow(heat, cmap=HEAT, vmin=0, vmax=map_max, alpha=alpha, extent=extent)
+
+
+def _square(title: str, xlabel: str, ylabel: str) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(5.6, 5.6), dpi=DPI, layout="constrained")
+    axes = figure.add_subplot(aspect="equal", xlim=(-0.01, 1.01), ylim=(-0.01, 1.01))
+    axes.set(xlabel=xlabel, ylabel=ylabel)
+    axes.set_title(plain(title), fontsize=11, loc="left", parse_math=False)
+    axes.grid(alpha=0.3, linewidth=0.6)
+    axes.spines[["top", "right"]].set_visible(False)
+    return figure, axes
+
+
+def _line(i: int) -> dict[str, Any]:
+    """How the i-th line is drawn."""
+    width = 1.4 if i else 2.4
+    colour, style = COLOURS[i % len(COLOURS)], STYLES[i % len(STYLES)]
+    return {"color": colour, "linewidth": width, "linestyle": style, "zorder": 3 - bool(i)}
+
+
+def _legend(axes: Axes) -> None:
+    axes.legend(loc="lower right", fontsize=8.5, framealpha=0.92, edgecolor="none")

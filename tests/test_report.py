@@ -1,0 +1,241 @@
+"""Scores, JSON, pictures and the page: read back and compared with what went in."""
+
+import csv
+import json
+import os
+import re
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+from absl import logging
+from PIL import Image
+
+from engine import figures, metrics, report
+
+SIDE = 16
+
+
+def scored_set(good=4, defects=("cut", "cut", "hole"), reconstructions=True):
+    """Grey images with a bright square where they are defective."""
+    rng = np.random.default_rng(0)
+    names = ["good"] * good + list(defects)
+    labels = np.array([name != "good" for name in names], int)
+    masks = np.zeros((len(names), SIDE, SIDE), bool)
+    masks[labels == 1, 4:8, 4:8] = True
+    images = rng.integers(90, 110, (len(names), SIDE, SIDE, 3)).astype(np.uint8)
+    images[masks] = 255
+    maps = (masks + rng.random(masks.shape) / 10).astype(np.float32)
+    scores = maps.mean((1, 2))
+    return report.Scored(
+        paths=[f"test/{name}/{i:03d}.png" for i, name in enumerate(names)],
+        defects=names,
+        labels=labels,
+        images=images,
+        masks=list(masks),
+        scores=scores,
+        terms={"residual": scores / 2, "features": rng.random(len(names)).astype(np.float32)},
+        maps=maps,
+        reconstructions=images.astype(np.float32) / 127.5 - 1 if reconstructions else None,
+    )
+
+
+def results_of(scored):
+    return {
+        "method": "fanogan",
+        "category": "bottle",
+        "counts": {"train": 209, "test_good": 4},
+        "image": metrics.image_metrics(scored.labels, scored.scores),
+        "image_terms": {name: {"auroc": 0.25, "average_precision": 0.75} for name in scored.terms},
+        "per_defect": metrics.per_defect(scored.labels, scored.defects, scored.scores),
+        "pixel": metrics.pixel_metrics(scored.masks, scored.maps, names=scored.paths),
+        "steps": {"gan": 1800},
+        "seconds": {"gan": 840.0},
+        "versions": {"jax": "0.10.2"},
+        "devices": ["TFRT_CPU_0"],
+    }
+
+
+HISTORY = [
+    {"stage": stage, "step": step, "seconds": 1.0, "steps_per_second": 2.0, **values}
+    for stage, values in (("gan", {"critic_loss": 0.5, "nan": None}), ("encoder", {"loss": 0.1}))
+    for step in (10, 20, 30)
+]
+
+
+def write(folder, scored, history=HISTORY, **changes):
+    report.write_report(
+        str(folder),
+        scored=scored,
+        results=results_of(scored) | changes,
+        history=history,
+        map_max=1.0,
+    )
+
+
+class Page(HTMLParser):
+    """Collects the texts of cells and the sources of images; fails on any script."""
+
+    def __init__(self, path):
+        super().__init__()
+        self.rows, self.images, self.tags, self._cell = [], [], set(), False
+        self.feed(path.read_text())
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.add(tag)
+        self._cell = tag in ("td", "th")
+        if tag == "tr":
+            self.rows.append([])
+        if tag == "img":
+            self.images.append(dict(attributes)["src"])
+
+    def handle_data(self, data):
+        if self._cell:
+            self.rows[-1].append(data)
+
+    def handle_endtag(self, tag):
+        self._cell = False
+
+
+def test_scores_round_trip(tmp_path):
+    scored = scored_set()
+    path = str(tmp_path / "scores.csv")
+    columns = {key: getattr(scored, key) for key in ("paths", "defects", "labels", "terms")}
+    report.write_scores(path, scores=scored.scores, **columns)
+    with open(path, newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert list(rows[0]) == ["path", "defect", "label", "score", "residual", "features"]
+    assert [row["path"] for row in rows] == scored.paths
+    assert [int(row["label"]) for row in rows] == scored.labels.tolist()
+    for name, values in {"score": scored.scores, **scored.terms}.items():
+        assert np.array_equal(np.array([row[name] for row in rows], np.float32), values)
+    assert os.listdir(tmp_path) == ["scores.csv"]
+
+
+def test_float64_scores_keep_all_bits(tmp_path):
+    values = np.array([1 / 3, 1e-300, 123456789.123456789])
+    report.write_scores(
+        str(tmp_path / "s.csv"),
+        paths="abc",
+        defects="abc",
+        labels=[0, 1, 1],
+        scores=values,
+        terms={},
+    )
+    with open(tmp_path / "s.csv", newline="") as file:
+        assert [float(row["score"]) for row in csv.DictReader(file)] == values.tolist()
+
+
+def test_file_names_are_no_formulas(tmp_path):
+    names = ["=1+1", "+a", "-b", "@c", 'a,"b\nc', "a=b", os.fsdecode(b"\xff.png")]
+    report.write_scores(
+        str(tmp_path / "s.csv"),
+        paths=names,
+        defects=names,
+        labels=np.zeros(7, int),
+        scores=-np.ones(7),
+        terms={},
+    )
+    with open(tmp_path / "s.csv", newline="", errors="surrogateescape") as file:
+        rows = list(csv.reader(file))[1:]
+    expected = ["'=1+1", "'+a", "'-b", "'@c", 'a,"b\nc', "a=b", os.fsdecode(b"\xff.png")]
+    assert [row[0] for row in rows] == [row[1] for row in rows] == expected
+    assert rows[0][3] == "-1.0"
+
+
+def test_columns_of_other_lengths_write_nothing(tmp_path):
+    with pytest.raises(ValueError, match="zip"):
+        report.write_scores(
+            str(tmp_path / "s.csv"), paths="ab", defects="a", labels=[0], scores=[0.0], terms={}
+        )
+    assert os.listdir(tmp_path) == []
+
+
+def test_json_is_strict_and_atomic(tmp_path):
+    path = tmp_path / "results.json"
+    report.write_json(str(path), {"auroc": None, "steps": {"gan": 3}})
+    assert json.loads(path.read_text()) == {"auroc": None, "steps": {"gan": 3}}
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        report.write_json(str(path), {"auroc": float("nan")})
+    assert json.loads(path.read_text())["steps"] == {"gan": 3}
+
+
+def test_report_has_every_picture_and_number(tmp_path):
+    scored = scored_set()
+    write(tmp_path, scored)
+    page = Page(tmp_path / "index.html")
+    curves = ["roc.png", "precision_recall.png", "histogram.png", "training_curves.png"]
+    assert page.images == [*curves, *(f"defect_{n}.png" for n in ("cut", "good", "hole"))]
+    assert sorted(os.listdir(tmp_path)) == sorted([*page.images, "index.html"])
+    for name in page.images:
+        with Image.open(tmp_path / name) as picture:
+            assert min(picture.size) > 400
+    auroc = f"{results_of(scored)['image']['auroc']:.4f}"
+    assert ["image score", auroc] == page.rows[4][:2]
+    assert ["residual", "0.2500", "0.7500", "0.4286"] in page.rows
+    assert ["gan", "1800", "14 min"] in page.rows
+    assert ["jax", "0.10.2"] in page.rows
+    pixel = next(row for row in page.rows if row[0] == "each mask's own size")
+    assert pixel[-2:] == [f"{results_of(scored)['pixel']['au_pro']:.4f}", "0.3000"]
+
+
+def test_one_class_skips_the_curves_and_says_why(tmp_path, monkeypatch):
+    warnings = []
+    monkeypatch.setattr(logging, "warning", lambda text, *args: warnings.append(text % args))
+    write(tmp_path, scored_set(defects=()), history=[])
+    page = Page(tmp_path / "index.html")
+    assert page.images == ["histogram.png", "defect_good.png"]
+    assert [line.split(" is not drawn: ")[0] for line in warnings] == [
+        "roc.png",
+        "precision_recall.png",
+        "training_curves.png",
+    ]
+    score = next(row for row in page.rows if row[0] == "image score")
+    assert score[1:] == ["not available: no defective test images", "\u2013", "0.0000"]
+
+
+def test_no_masks_no_reconstructions_no_results(tmp_path):
+    scored = scored_set(reconstructions=False)
+    scored = scored._replace(masks=[None] * 7, terms={})
+    report.write_report(str(tmp_path), scored=scored, results={}, history=[], map_max=0.5)
+    assert (tmp_path / "defect_cut.png").exists()
+
+
+def test_hostile_names_stay_inside_and_are_escaped(tmp_path):
+    folder = tmp_path / "report"
+    hostile = ["../../up", "<script>x</script>", "$\\frac$", "\ud55c\n", os.fsdecode(b"\xff")]
+    scored = scored_set(good=2, defects=hostile)
+    write(folder, scored, category="<b>&")
+    page = Page(folder / "index.html")
+    assert not {"script", "b"} & page.tags
+    assert os.listdir(tmp_path) == ["report"]
+    for name in os.listdir(folder):
+        assert re.fullmatch("[A-Za-z0-9_-]+[.](png|html)", name)
+    assert len([name for name in page.images if name.startswith("defect_")]) == 6
+
+
+def test_safe_names_are_unique_where_case_is_ignored():
+    safe = figures.safe_names(["a/b", "a b", "A?B", "a_b_1", ""])
+    assert list(safe.values()) == ["a_b", "a_b_1", "A_B_2", "a_b_1_1", ""]
+
+
+def test_examples_are_evenly_spaced_by_score(tmp_path, monkeypatch):
+    seen = {}
+    monkeypatch.setattr(figures, "examples", lambda path, **rest: seen.update(rest))
+    scored = scored_set(good=0, defects=["cut"] * 21)
+    scored = scored._replace(scores=np.random.default_rng(0).permutation(21) / 100)
+    write(tmp_path, scored)
+    shown = [float(caption.split()[1]) for caption in seen["captions"]]
+    assert shown == [0.0, 0.04, 0.08, 0.12, 0.16, 0.2]
+    assert seen["note"] == "6 of 21 images, evenly spaced by score, lowest to highest"
+    first = int(np.argmin(scored.scores))
+    assert np.array_equal(seen["images"][0], scored.images[first])
+    assert np.array_equal(seen["maps"][0], scored.maps[first])
+
+
+@pytest.mark.parametrize("map_max", [0.0, -1.0, float("nan"), float("inf")])
+def test_colour_scale_must_be_positive(tmp_path, map_max):
+    with pytest.raises(ValueError, match="positive number"):
+        report.write_report(
+            str(tmp_path), scored=scored_set(), results={}, history=[], map_max=map_max
+        )

@@ -1,0 +1,1 @@
+"""Configs: each file is a docstring with its command, and `get_config(category)`."""

@@ -1,0 +1,95 @@
+"""f-AnoGAN as stages: `gan` trains generator and critic, `encoder` the inverse of the generator."""
+
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from engine.method import Method, Stage, descend, init_state, make, num_updates
+from fanogan_jax.losses import reconstruct
+from fanogan_jax.models import Networks
+
+
+def build(config: Any) -> Method:
+    """The method that `config` (see configs/fanogan.py) describes.
+
+    `config.data.num_train` is the number of training images; it turns epochs into steps.
+
+    Raises:
+      ValueError: a section names nothing, or what it names does not take its fields.
+    """
+    networks = Networks(
+        generator=make(config.generator, config.data.image_size),
+        critic=make(config.critic),
+        encoder=make(config.encoder, config.latent),
+        latent=config.latent,
+    )
+    return Method(
+        stages=(_gan_stage(config, networks), _encoder_stage(config, networks)),
+        score=make(config.score, networks),
+    )
+
+
+def _num_steps(section: Any, num_images: int, batch_dims: tuple[int, ...]) -> int:
+    """`section.num_steps`, or where it is 0 what `section.epochs` amount to."""
+    batches = 1 if len(batch_dims) == 1 else batch_dims[0]
+    epochs = num_updates(section.epochs, num_images, batch_dims[-1]) // batches
+    return section.num_steps or epochs
+
+
+def _gan_stage(config: Any, networks: Networks) -> Stage:
+    section = config.gan
+    optimizers = {
+        "critic": make(section.critic_optimizer),
+        "generator": make(section.generator_optimizer),
+    }
+    losses = {
+        "critic": make(section.critic_loss, networks),
+        "generator": make(section.generator_loss, networks),
+    }
+    steps = {name: partial(descend, losses[name], optimizers[name], name) for name in losses}
+    num_images = config.data.num_train
+    step, batch_dims = make(
+        section.schedule,
+        steps["critic"],
+        steps["generator"],
+        section.n_critic,
+        section.batch_size,
+        num_images,
+    )
+    latents = jnp.zeros((1, networks.latent))
+    image = jnp.zeros((1, config.data.image_size, config.data.image_size, 3))
+
+    def init(rng, variables):
+        generator_rng, critic_rng = jax.random.split(rng)
+        generator = networks.generator.init(generator_rng, latents)
+        critic = networks.critic.init(critic_rng, image)
+        return init_state({**variables, "generator": generator, "critic": critic}, optimizers)
+
+    def pictures(variables, images):
+        # The same latents at every step, so that one sees the generator change.
+        latents = jax.random.normal(jax.random.key(0), (images.shape[0], networks.latent))
+        return {"samples": networks.generator.apply(variables["generator"], latents)}
+
+    num_steps = _num_steps(section, num_images, batch_dims)
+    return Stage("gan", init, step, num_steps, batch_dims, pictures)
+
+
+def _encoder_stage(config: Any, networks: Networks) -> Stage:
+    section = config.encoding
+    optimizer = make(section.optimizer)
+    step = partial(descend, make(section.loss, networks), optimizer, "encoder")
+    batch_dims = (section.batch_size,)
+    image = jnp.zeros((1, config.data.image_size, config.data.image_size, 3))
+
+    def init(rng, variables):
+        encoder = networks.encoder.init(rng, image)
+        return init_state({**variables, "encoder": encoder}, {"encoder": optimizer})
+
+    def pictures(variables, images):
+        reconstructions, _ = reconstruct(networks, variables, images, train=False)
+        return {"reconstructions": jnp.concatenate([images, reconstructions], axis=2)}
+
+    num_steps = _num_steps(section, config.data.num_train, batch_dims)
+    return Stage("encoder", init, step, num_steps, batch_dims, pictures)

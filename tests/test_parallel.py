@@ -1,0 +1,118 @@
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from engine import parallel
+from engine.method import descend, make
+from fanogan_jax import losses
+from fanogan_jax.method import build
+from fanogan_jax.models import Networks
+
+
+def emulate(step, seed, state, images):
+    """The step on devices that vmap makes up; raises if an output differs between devices."""
+    run = parallel.per_device(step, seed)
+    devices = jax.vmap(run, in_axes=(None, 0), out_axes=None, axis_name=parallel._AXIS)
+    return jax.jit(devices)(state, images)
+
+
+def states(method):
+    """The first state of every stage, each built on the networks of the one before."""
+    variables = {}
+    for stage in method.stages:
+        state = jax.jit(stage.init)(jax.random.key(1), variables)
+        yield stage, state
+        variables = state.variables
+
+
+def shards(images, stage, devices):
+    """The global batch of `stage`, taken from `images`, as [devices, ..., batch / devices, ...]."""
+    *leading, batch = stage.batch_dims
+    count = int(np.prod(stage.batch_dims))
+    whole = np.resize(images, (count, *images.shape[1:])).reshape(
+        *leading, devices, batch // devices, *images.shape[1:]
+    )
+    return np.moveaxis(whole, len(leading), 0)
+
+
+def test_every_output_of_every_stage_is_averaged(any_config, images):
+    method = build(any_config)
+    variables = {}
+    for stage in method.stages:
+        state = jax.eval_shape(stage.init, jax.random.key(0), variables)
+        jax.eval_shape(partial(emulate, stage.step, 0), state, shards(images, stage, 4))
+        variables = state.variables
+
+
+def test_a_forgotten_mean_is_caught(config, images, monkeypatch):
+    monkeypatch.setattr(parallel, "mean", lambda tree: tree)
+    stage = build(config).stages[0]
+    state = jax.eval_shape(stage.init, jax.random.key(0), {})
+    with pytest.raises(ValueError, match="vmap"):
+        jax.eval_shape(partial(emulate, stage.step, 0), state, shards(images, stage, 4))
+
+
+def both(step, seed, state, batch, reference, whole):
+    """What `step` makes of `batch` on eight devices, and `reference` of `whole` on made-up ones."""
+    expected = emulate(reference, seed, state, whole)
+    return parallel.data_parallel(step, seed)(parallel.replicate(state), batch), expected
+
+
+def assert_close(results, *, atol):
+    (state, metrics), (expected_state, expected_metrics) = results
+    for a, b in zip(jax.tree.leaves(state), jax.tree.leaves(expected_state), strict=True):
+        np.testing.assert_allclose(a, b, atol=atol)
+    for name, value in expected_metrics.items():
+        np.testing.assert_allclose(metrics[name], value, rtol=1e-4, err_msg=name)
+
+
+def test_encoder_stage_on_eight_devices_is_the_whole_batch_on_one(config, images):
+    """With synchronised batch normalisation; SGD, for Adam makes full steps of float noise."""
+    config.encoding.optimizer = dict(fn="optax:sgd", learning_rate=0.1)
+    *_, (stage, state) = states(build(config))
+    many, whole = shards(images, stage, 8), shards(images, stage, 1)
+    assert_close(both(stage.step, 0, state, many, stage.step, whole), atol=1e-6)
+
+
+def test_critic_on_eight_devices_is_the_whole_batch_on_one(config, images):
+    """The devices draw their own noise; one device that is given all of it takes the same step."""
+    networks = Networks(
+        make(config.generator, 16), make(config.critic), make(config.encoder, 4), latent=4
+    )
+    (_, state), _ = states(build(config))
+    tx = optax.sgd(0.1)
+    state = state.replace(opt_state={"critic": tx.init(state.variables["critic"]["params"])})
+
+    def noise(device):
+        rng = jax.random.fold_in(jax.random.fold_in(jax.random.key(3), 0), device)
+        latent_rng, mixing_rng = jax.random.split(rng)
+        return jax.random.normal(latent_rng, (1, 4)), jax.random.uniform(mixing_rng, (1,))
+
+    latents, mixing = (jnp.concatenate(parts) for parts in zip(*map(noise, range(8)), strict=True))
+
+    def given(variables, batch, rng):
+        return losses.critic_loss(networks, variables, batch, latents, mixing, penalty=10.0)
+
+    drawn = partial(descend, losses.critic(networks), tx, "critic")
+    reference = partial(descend, given, tx, "critic")
+    many = images[:8].reshape(8, 1, 16, 16, 3)
+    assert_close(both(drawn, 3, state, many, reference, images[None, :8]), atol=1e-6)
+
+
+def test_whole_gan_step_on_eight_devices_is_eight_emulated_ones(config, images):
+    for optimizer in ("critic_optimizer", "generator_optimizer"):
+        config.gan[optimizer] = dict(fn="optax:sgd", learning_rate=0.01)
+    (stage, state), _ = states(build(config))
+    batch = shards(images, stage, 8)
+    assert_close(both(stage.step, 5, state, batch, stage.step, batch), atol=1e-6)
+
+
+def test_local_dims():
+    assert parallel.local_dims((5, 64)) == (8, 5, 8)
+    assert parallel.local_dims((16,)) == (8, 2)
+    with pytest.raises(ValueError, match="batch 70 does not divide over 8 devices"):
+        parallel.local_dims((70,))

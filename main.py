@@ -1,0 +1,146 @@
+"""Trains and evaluates anomaly detectors on a folder of images.
+
+python main.py --config=configs/fanogan.py:demo --workdir=/tmp/demo
+
+Trains what the config says on the category's normal images, scores its test images, and writes
+networks, scores, metrics and a report into the workdir. The same command goes on where an
+interrupted run stopped. `--mode=evaluate --workdir=W` scores again with the networks in W.
+
+This file is meant to stay short: the work is done by the packages that it calls.
+"""
+
+import logging as python_logging
+import os
+import sys
+from typing import Any
+
+from absl import app, flags, logging
+from ml_collections import ConfigDict, config_flags
+
+from data import demo, pipeline
+from engine import checkpoint, evaluation, parallel
+from engine.method import make
+from engine.scoring import restore_scorer
+from engine.train import Every, train
+
+_CONFIG = config_flags.DEFINE_config_file(
+    "config",
+    help_string="File with `get_config(category)`, such as configs/fanogan.py:bottle; any field of "
+    "it can be set, as in --config.gan.n_critic=3.",
+    lock_config=True,
+)
+_WORKDIR = flags.DEFINE_string(
+    "workdir",
+    None,
+    "Folder of one run: networks, logs and results; made if need be.",
+    required=True,
+)
+_MODE = flags.DEFINE_enum(
+    "mode",
+    "train",
+    ["train", "evaluate"],
+    "train: train, or go on training, then evaluate. evaluate: score the test images again with "
+    "the networks in the workdir; the config comes from there.",
+)
+
+# What of a config says where images lie and how a run is watched and judged, not what it learns.
+_FREE = ("data.root", "data.prepared", "evaluation", "every")
+_SCORING_BATCH = 32
+_EXAMPLES = 16  # held-out images in the pictures of training
+
+
+def _config(workdir: str) -> ConfigDict:
+    """The config of the command line, or without one that of the workdir."""
+    if _MODE.value == "train" and _CONFIG.value:
+        return _CONFIG.value
+    if _CONFIG.value:
+        raise ValueError("--mode=evaluate takes its config from the workdir: leave --config out")
+    return ConfigDict(checkpoint.read_config(workdir))
+
+
+def run(config: ConfigDict, workdir: str, mode: str) -> dict[str, Any]:
+    """Trains (in mode 'train') and evaluates `config` in `workdir`; returns the results.
+
+    Raises:
+      ValueError, OSError, FloatingPointError: one line that says what is wrong and the way out.
+    """
+    splits = _load(config, workdir)
+    if mode == "train":
+        config.data.update(num_train=len(splits.train.images), digest=splits.digest)
+        checkpoint.claim(workdir, config.to_dict(), free=_FREE, main=parallel.is_main())
+    elif config.data.digest != splits.digest:
+        logging.warning("The images in %s have changed since training.", config.data.root)
+    method = make(config.method, config)
+    # The images of training stand in where none are held out.
+    normal = splits.calibration if len(splits.calibration.images) else splits.train
+    if mode == "train":
+        examples = next(pipeline.eval_batches(normal.images, _EXAMPLES))
+        batches = pipeline.train_batches(splits.train.images, flip=config.data.flip)
+        every = Every(**config.every)
+        train(method, batches, workdir, seed=config.seed, every=every, examples=examples)
+    results = evaluation.evaluate(
+        restore_scorer(method, workdir),
+        splits.test,
+        pipeline.eval_batches(splits.test.images, _SCORING_BATCH),
+        pipeline.eval_batches(normal.images, _SCORING_BATCH),
+        workdir,
+        about=_about(config, splits),
+        pixel_size=config.evaluation.pixel_size,
+    )
+    print(f"{config.data.category}: {evaluation.summary(results)}")
+    print(f"Report: {os.path.join(workdir, 'report', 'index.html')}")
+    return results
+
+
+def _load(config: ConfigDict, workdir: str) -> pipeline.Splits:
+    """The images; those of the category 'demo' are generated into the workdir first."""
+    if config.data.category == "demo":
+        config.data.root = config.data.prepared = os.path.join(workdir, "data")
+        demo.generate(config.data.root)
+    config.data.root = os.path.abspath(os.path.expanduser(config.data.root))
+    return pipeline.load(
+        config.data.category,
+        config.data.root,
+        config.data.image_size,
+        calibration=config.data.calibration,
+        seed=config.seed,
+        data_dir=config.data.prepared,
+    )
+
+
+def _about(config: ConfigDict, splits: pipeline.Splits) -> dict[str, Any]:
+    defective = int(splits.test.labels.sum())
+    counts = {
+        "train": len(splits.train.images),
+        "calibration": len(splits.calibration.images),
+        "test_good": len(splits.test.images) - defective,
+        "test_defective": defective,
+    }
+    return {
+        "method": config.name,
+        "category": config.data.category,
+        "seed": config.seed,
+        "counts": counts,
+    }
+
+
+def main(argv: list[str]) -> None:
+    """Runs what the flags say; an expected error ends it with one line and exit code 1."""
+    if len(argv) > 1:
+        raise app.UsageError(f"unexpected argument {argv[1]!r}: flags begin with --")
+    here = os.path.dirname(os.path.abspath(__file__))
+    # Orbax and TFDS say much that is of no use to the reader.
+    logging.get_absl_handler().addFilter(
+        lambda record: record.levelno > python_logging.INFO or record.pathname.startswith(here)
+    )
+    workdir = os.path.abspath(os.path.expanduser(_WORKDIR.value))
+    try:
+        run(_config(workdir), workdir, _MODE.value)
+    except (ValueError, OSError, FloatingPointError) as error:
+        logging.debug("The traceback of the error below:", exc_info=True)
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    app.run(main)

@@ -1,0 +1,279 @@
+"""The program as a user runs it, on small data: what it writes, and what it says of bad input."""
+
+import csv
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+from PIL import Image
+from sklearn.metrics import average_precision_score, roc_auc_score
+
+ROOT = Path(__file__).parents[1]
+SMALL = [
+    "--config.data.image_size=16",
+    "--config.latent=8",
+    "--config.generator.features=(8,8,4)",
+    "--config.critic.features=(4,8)",
+    "--config.encoder.features=(4,8)",
+    "--config.gan.batch_size=8",
+    "--config.gan.n_critic=2",
+    "--config.gan.num_steps=30",
+    "--config.encoding.batch_size=8",
+    "--config.encoding.num_steps=60",
+    "--config.every.log=10",
+    "--config.every.save=20",
+    "--config.every.pictures=30",
+]
+
+
+def program(*arguments):
+    """Runs main.py on one CPU device; its exit code, output and errors."""
+    environment = {**os.environ, "XLA_FLAGS": ""}
+    command = [sys.executable, "main.py", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment)
+
+
+def fails(*arguments):
+    """The one line that the program ends with, after which nothing may be said."""
+    done = program(*arguments)
+    assert done.returncode == 1, done.stderr
+    assert "Traceback" not in done.stderr
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith("error: "), done.stderr
+    return last
+
+
+def picture(rng, bright=None):
+    """A grey disc with some noise; a defect is a bright square."""
+    y, x = np.mgrid[-1:1:20j, -1:1:20j]
+    pixels = np.where(x**2 + y**2 < 0.6, 150.0, 60.0)[..., None] + rng.normal(0, 4, (20, 20, 3))
+    if bright:
+        pixels[bright : bright + 6, 7:13] = 255
+    return np.clip(pixels, 0, 255).astype(np.uint8)
+
+
+def save(path, pixels):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path)
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    """Twenty good parts to train on; six good and six defective ones to test."""
+    folder = tmp_path_factory.mktemp("images")
+    rng = np.random.default_rng(0)
+    for index in range(20):
+        save(folder / f"part/train/good/{index:03}.png", picture(rng))
+    for index in range(6):
+        save(folder / f"part/test/good/{index:03}.png", picture(rng))
+        save(folder / f"part/test/square/{index:03}.png", picture(rng, bright=4 + index))
+        mask = np.zeros((20, 20), np.uint8)
+        mask[4 + index : 10 + index, 7:13] = 255
+        save(folder / f"part/ground_truth/square/{index:03}_mask.png", mask)
+    return folder
+
+
+def arguments(root, workdir, *others):
+    return [
+        "--config=configs/fanogan.py:part",
+        f"--config.data.root={root}",
+        f"--config.data.prepared={root}/../prepared",
+        f"--workdir={workdir}",
+        *SMALL,
+        *others,
+    ]
+
+
+@pytest.fixture(scope="module")
+def finished(root, tmp_path_factory):
+    """The workdir of a finished run, and what the program printed."""
+    workdir = tmp_path_factory.mktemp("run") / "w"
+    done = program(*arguments(root, workdir))
+    assert done.returncode == 0, done.stderr
+    return workdir, done
+
+
+def read_scores(workdir):
+    with open(workdir / "scores.csv", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_results_have_what_is_promised(finished):
+    workdir, done = finished
+    results = json.loads((workdir / "results.json").read_text())
+    assert results["method"] == "f-AnoGAN" and results["category"] == "part"
+    assert results["counts"] == {
+        "train": 18,
+        "calibration": 2,
+        "test_good": 6,
+        "test_defective": 6,
+    }
+    assert set(results["image"]) == {"auroc", "average_precision", "prevalence"}
+    assert set(results["image_terms"]) == {"A_R", "A_D"}
+    assert results["per_defect"]["square"]["count"] == 6
+    assert {"auroc", "average_precision", "au_pro"} <= set(results["pixel"])
+    assert results["pixel"]["resolution"] == "256 x 256"
+    assert results["steps"] == {"gan": 30, "encoder": 60}
+    assert all(seconds > 0 for seconds in results["seconds"].values())
+    assert results["versions"]["jax"] and len(results["devices"]) == 1
+    assert f"image AUROC {results['image']['auroc']:.3f}" in done.stdout
+
+
+def test_the_bright_square_is_found(finished):
+    results = json.loads((finished[0] / "results.json").read_text())
+    assert results["image"]["auroc"] > 0.9
+    assert results["pixel"]["auroc"] > 0.8
+
+
+def test_metrics_recomputed_from_the_scores(finished):
+    """By scikit-learn, from scores.csv alone."""
+    workdir, _ = finished
+    results = json.loads((workdir / "results.json").read_text())
+    rows = read_scores(workdir)
+    assert list(rows[0]) == ["path", "defect", "label", "score", "A_D", "A_R"]
+    assert len(rows) == 12 and rows[-1]["path"] == "test/square/005.png"
+    labels = [int(row["label"]) for row in rows]
+    assert labels == [int(row["defect"] != "good") for row in rows]
+    for column, metrics in [
+        ("score", results["image"]),
+        ("A_R", results["image_terms"]["A_R"]),
+        ("A_D", results["image_terms"]["A_D"]),
+    ]:
+        scores = [float(row[column]) for row in rows]
+        assert metrics["auroc"] == pytest.approx(roc_auc_score(labels, scores))
+        expected = average_precision_score(labels, scores)
+        assert metrics["average_precision"] == pytest.approx(expected)
+    for row in rows:
+        total = float(row["A_R"]) + float(row["A_D"])
+        assert float(row["score"]) == pytest.approx(total, rel=1e-5)
+
+
+def test_the_workdir_holds_what_is_promised(finished):
+    workdir, _ = finished
+    for name in (
+        "config.json",
+        "metrics.jsonl",
+        "report/index.html",
+        "report/roc.png",
+        "report/precision_recall.png",
+        "report/histogram.png",
+        "report/training_curves.png",
+        "report/defect_good.png",
+        "report/defect_square.png",
+        "pictures/gan/samples_0000030.png",
+        "pictures/encoder/reconstructions_0000060.png",
+        "checkpoints/gan/30",
+        "checkpoints/encoder/60",
+    ):
+        assert (workdir / name).exists(), name
+    assert list((workdir / "tensorboard" / "gan").iterdir())
+    lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    assert {"wasserstein", "gradient_penalty", "critic_loss", "generator_loss"} <= set(lines[0])
+    assert lines[0]["steps_per_second"] > 0
+
+
+def test_evaluate_gives_the_same_scores_from_the_workdir_alone(finished, tmp_path):
+    workdir, _ = finished
+    copy = tmp_path / "w"
+    shutil.copytree(workdir, copy)
+    for name in ("results.json", "scores.csv"):
+        (copy / name).unlink()
+    shutil.rmtree(copy / "report")
+    done = program("--mode=evaluate", f"--workdir={copy}")
+    assert done.returncode == 0, done.stderr
+    assert (copy / "scores.csv").read_bytes() == (workdir / "scores.csv").read_bytes()
+    assert (copy / "report" / "index.html").exists()
+
+
+def test_the_same_command_again_trains_no_more(finished, root):
+    workdir, _ = finished
+    before = (workdir / "metrics.jsonl").read_bytes()
+    done = program(*arguments(root, workdir))
+    assert done.returncode == 0, done.stderr
+    assert (workdir / "metrics.jsonl").read_bytes() == before
+
+
+def test_another_experiment_is_refused(finished, root):
+    line = fails(*arguments(root, finished[0], "--config.latent=9", "--config.seed=1"))
+    assert "latent: 8 -> 9" in line and "seed: 0 -> 1" in line
+
+
+def test_unknown_category(root, tmp_path):
+    line = fails(
+        "--config=configs/fanogan.py:botle", f"--config.data.root={root}", f"--workdir={tmp_path}"
+    )
+    assert "'botle'" in line and "metal_nut" in line
+
+
+def test_missing_data_says_where_to_get_it(tmp_path):
+    line = fails(
+        "--config=configs/fanogan.py:bottle",
+        f"--config.data.root={tmp_path}/none",
+        f"--workdir={tmp_path}/w",
+    )
+    assert f"{tmp_path}/none/bottle" in line
+    assert "mvtec.com" in line and "CC BY-NC-SA 4.0" in line and ":demo" in line
+
+
+def test_misspelt_key_and_missing_flags(tmp_path):
+    done = program(
+        "--config=configs/fanogan.py", "--config.gan.n_critik=3", f"--workdir={tmp_path}"
+    )
+    assert done.returncode != 0 and "n_critik" in done.stderr
+    assert "n_critic" in done.stderr.strip().splitlines()[-1]
+    done = program("--config=configs/fanogan.py")
+    assert done.returncode != 0 and "--workdir" in done.stderr
+    assert "config.json does not exist" in fails(f"--workdir={tmp_path}/none")
+
+
+def test_help_explains_every_flag():
+    done = program("--help")
+    for flag in ("--config", "--workdir", "--mode"):
+        assert flag in done.stdout
+
+
+def test_misspelt_function(root, tmp_path):
+    line = fails(*arguments(root, tmp_path, "--config.gan.critic_loss.fn=fanogan_jax.losses:critc"))
+    assert "fanogan_jax.losses:critc" in line
+
+
+def test_corrupt_image_is_named(root, tmp_path):
+    broken = tmp_path / "images"
+    shutil.copytree(root / "part", broken / "part")
+    path = broken / "part/train/good/003.png"
+    path.write_bytes(path.read_bytes()[:200])
+    line = fails(*arguments(broken, tmp_path / "w"))
+    assert str(path) in line and "truncated" in line
+
+
+def test_workdir_that_is_a_file(root, tmp_path):
+    (tmp_path / "w").write_text("")
+    assert str(tmp_path / "w") in fails(*arguments(root, tmp_path / "w"))
+
+
+def test_batch_that_does_not_divide(config, monkeypatch):
+    """Eight devices here, as the tests are started."""
+    import jax
+
+    from engine import parallel
+
+    assert jax.device_count() == 8
+    with pytest.raises(ValueError, match="batch 70 does not divide over 8 devices"):
+        parallel.local_dims((5, 70))
+
+
+@pytest.mark.parametrize("name", ["fanogan", "fanogan_resnet"])
+@pytest.mark.parametrize("category", ["bottle", "carpet", "demo"])
+def test_configs_survive_json(name, category):
+    import importlib
+
+    config = importlib.import_module(f"configs.{name}").get_config(category)
+    assert config.data.category == category
+    again = ConfigDict(json.loads(json.dumps(config.to_dict())))
+    assert json.loads(json.dumps(again.to_dict())) == json.loads(json.dumps(config.to_dict()))

@@ -1,64 +1,232 @@
-"""Convolutions whose form depends on the backend, behind one module each.
+"""Convolutions whose form depends on the backend; the only place where it is chosen.
 
-Parameters, and so checkpoints, are the same whatever the form. Arrays are [B, H, W, C].
+Parameters, and so checkpoints, are the same whatever the form. Arrays are float32 [B, H, W, C],
+kernels [K, K, C, D], results [B, h, w, D].
+
+On GPU and TPU a convolution is XLA's own. On XLA:CPU the gradients that autodiff writes for one
+fall into naive loops where it has a stride, and so does every gradient inside a `lax.scan`. There,
+y = conv(x, w), x' = conv_input(y, w) and w' = conv_kernel(x, y) are three contractions of one
+trilinear form, and each one's vector-Jacobian product is the other two: a derivative of any order
+is again one of three forms, each written so that XLA:CPU has a fast path for it
+(docs/performance.md).
 """
 
 from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from engine import parallel
 
+Pads = tuple[tuple[int, int], tuple[int, int]]
 
-def _convolve(images, kernel, padding):
+
+class Geometry(NamedTuple):
+    """What the shapes of two of a convolution's three arrays leave open."""
+
+    stride: int
+    pads: Pads  # zeros before and after, of height and width
+    sides: tuple[int, int]  # H, W of the input
+    kernel: tuple[int, int]  # height and width of the kernel
+
+
+def _convolve(x: jax.Array, w: jax.Array, stride: int, pads: Pads, dilation: int = 1) -> jax.Array:
     return jax.lax.conv_general_dilated(
-        images, kernel, (1, 1), padding, dimension_numbers=("NHWC", "HWIO", "NHWC")
+        x,
+        w,
+        (stride, stride),
+        pads,
+        rhs_dilation=(dilation, dilation),
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
     )
 
 
-def upsample_convolve(images: jax.Array, kernel: jax.Array) -> jax.Array:
-    """Nearest-neighbour x2, then a 3x3 convolution with zero padding, written plainly.
+@partial(jax.custom_vjp, nondiff_argnums=(2,))
+def conv(x: jax.Array, w: jax.Array, geometry: Geometry) -> jax.Array:
+    """The convolution: x [B, H, W, C], w [K, K, C, D] -> [B, h, w, D]."""
+    if _few_features(w.shape[3], geometry):
+        return _add_shifted(jnp.einsum("bhwc,ijcd->bhwijd", x, w), geometry)
+    return _convolve(x, w, geometry.stride, geometry.pads)
 
-    Args:
-      images: [B, H, W, C].
-      kernel: [3, 3, C, D].
 
-    Returns:
-      [B, 2H, 2W, D].
+@partial(jax.custom_vjp, nondiff_argnums=(2,))
+def conv_input(y: jax.Array, w: jax.Array, geometry: Geometry) -> jax.Array:
+    """Its transpose in the input: y [B, h, w, D], w [K, K, C, D] -> [B, H, W, C]."""
+    stride = geometry.stride
+    if _few_features(w.shape[3], geometry):
+        return jnp.einsum("bhwijd,ijcd->bhwc", _shifted(y, geometry), w)
+    if stride == 1:
+        (top, bottom), (left, right) = geometry.pads
+        height, width = (size - 1 for size in geometry.kernel)
+        pads = ((height - top, height - bottom), (width - left, width - right))
+        return _convolve(y, w[::-1, ::-1].transpose(0, 1, 3, 2), 1, pads)
+    if any(side % stride for side in geometry.sides):
+        (x_like,) = jax.linear_transpose(
+            lambda x: _convolve(x, w, stride, geometry.pads),
+            jax.ShapeDtypeStruct((y.shape[0], *geometry.sides, w.shape[2]), y.dtype),
+        )(y)
+        return x_like
+    return _conv_input_by_phases(y, w, geometry)
+
+
+def _conv_input_by_phases(y: jax.Array, w: jax.Array, geometry: Geometry) -> jax.Array:
+    """One convolution of stride 1 that computes all phases (r, q) of the pixels x[s m + r, s n + q].
+
+    Row s m + r meets y's row m + o with the kernel's row r + pad - s o, where there is one.
     """
-    large = jnp.repeat(jnp.repeat(images, 2, axis=1), 2, axis=2)
-    return _convolve(large, kernel, ((1, 1), (1, 1)))
+    stride = geometry.stride
+    rows, row_pads = _phases(geometry, axis=0, count=y.shape[1])
+    columns, column_pads = _phases(geometry, axis=1, count=y.shape[2])
+    padded = jnp.pad(w, ((0, 1), (0, 1), (0, 0), (0, 0)))  # index K: a row or column of zeros
+    taps = padded[rows[:, None, :, None], columns[None, :, None, :]]  # [o, o', r, q, C, D]
+    taps = taps.transpose(0, 1, 5, 2, 3, 4).reshape(*taps.shape[:2], w.shape[3], -1)
+    x = _convolve(y, taps, 1, (row_pads, column_pads))
+    batch, height, width, _ = x.shape
+    x = x.reshape(batch, height, width, stride, stride, w.shape[2]).transpose(0, 1, 3, 2, 4, 5)
+    return x.reshape(batch, height * stride, width * stride, w.shape[2])
 
 
-def upsample_convolve_folded(images: jax.Array, kernel: jax.Array) -> jax.Array:
+def _phases(geometry: Geometry, axis: int, count: int) -> tuple[np.ndarray, tuple[int, int]]:
+    """The kernel's index for (offset o, phase r), K where there is none, and the padding of y."""
+    stride, kernel, before = geometry.stride, geometry.kernel[axis], geometry.pads[axis][0]
+    first, last = -((kernel - 1 - before) // stride), (stride - 1 + before) // stride
+    offsets, phases = np.arange(first, last + 1)[:, None], np.arange(stride)[None]
+    index = phases + before - stride * offsets
+    index = np.where((index >= 0) & (index < kernel), index, kernel)
+    return index, (-first, geometry.sides[axis] // stride + last - count)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(2,))
+def conv_kernel(x: jax.Array, y: jax.Array, geometry: Geometry) -> jax.Array:
+    """Its transpose in the kernel: x [B, H, W, C], y [B, h, w, D] -> [K, K, C, D].
+
+    A convolution of x by y whose contracted channel is the batch, transposed explicitly: XLA:CPU
+    has a fast path for [B, H, W, C] by [K, K, C, D] only.
+    """
+    if _few_features(y.shape[3], geometry):
+        return jnp.einsum("bhwc,bhwijd->ijcd", x, _shifted(y, geometry))
+    pads = tuple(
+        (before, (count - 1) * geometry.stride + kernel - side - before)
+        for (before, _), count, kernel, side in zip(
+            geometry.pads, y.shape[1:3], geometry.kernel, geometry.sides, strict=True
+        )
+    )
+    w = _convolve(x.transpose(3, 1, 2, 0), y.transpose(1, 2, 0, 3), 1, pads, geometry.stride)
+    return w.transpose(1, 2, 0, 3)
+
+
+# With as few features as an image has channels, a convolution wastes most of a vector register; as
+# one matrix product over all pixels of the input it takes a fifth of the time.
+
+
+def _few_features(features: int, geometry: Geometry) -> bool:
+    return features <= 4 and geometry.stride == 1 and geometry.kernel != (1, 1)
+
+
+def _add_shifted(parts: jax.Array, geometry: Geometry) -> jax.Array:
+    """Sums parts [B, H, W, K, K, D], each moved by its place in the kernel: [B, h, w, D]."""
+    padded = jnp.pad(parts, ((0, 0), *geometry.pads, (0, 0), (0, 0), (0, 0)))
+    rows, columns = geometry.kernel
+    height, width = padded.shape[1] - rows + 1, padded.shape[2] - columns + 1
+    return sum(
+        padded[:, i : i + height, j : j + width, i, j] for i in range(rows) for j in range(columns)
+    )
+
+
+def _shifted(y: jax.Array, geometry: Geometry) -> jax.Array:
+    """What each pixel of the input meets in y [B, h, w, D], by place in the kernel."""
+    (height, width), (rows, columns) = geometry.sides, geometry.kernel
+    (top, bottom), (left, right) = geometry.pads
+    pads = ((rows - 1 - top, rows - 1 - bottom), (columns - 1 - left, columns - 1 - right))
+    padded = jnp.pad(y, ((0, 0), *pads, (0, 0)))
+    moved = [
+        [padded[:, i : i + height, j : j + width] for j in reversed(range(columns))]
+        for i in reversed(range(rows))
+    ]
+    return jnp.stack([jnp.stack(row, axis=3) for row in moved], axis=3)
+
+
+def _with_inputs(form: Callable) -> Callable:
+    return lambda a, b, geometry: (form(a, b, geometry), (a, b))
+
+
+conv.defvjp(
+    _with_inputs(conv),
+    lambda g, xw, dy: (conv_input(dy, xw[1], g), conv_kernel(xw[0], dy, g)),
+)
+conv_input.defvjp(
+    _with_inputs(conv_input),
+    lambda g, yw, dx: (conv(dx, yw[1], g), conv_kernel(dx, yw[0], g)),
+)
+conv_kernel.defvjp(
+    _with_inputs(conv_kernel),
+    lambda g, xy, dw: (conv_input(xy[1], dw, g), conv(xy[0], dw, g)),
+)
+
+
+def convolve(x: jax.Array, w: jax.Array, stride: int, pads: Pads) -> jax.Array:
+    """Convolution of x [B, H, W, C] by w [K, K, C, D] in the backend's best form."""
+    if not parallel.on_cpu():
+        return _convolve(x, w, stride, pads)
+    return conv(x, w, Geometry(stride, pads, x.shape[1:3], w.shape[:2]))
+
+
+def upsample_convolve(x: jax.Array, w: jax.Array) -> jax.Array:
+    """Nearest-neighbour x2, then a 3x3 convolution with zero padding: [B, 2H, 2W, D]."""
+    large = jnp.repeat(jnp.repeat(x, 2, axis=1), 2, axis=2)
+    return convolve(large, w, 1, ((1, 1), (1, 1)))
+
+
+def upsample_convolve_folded(x: jax.Array, w: jax.Array) -> jax.Array:
     """The same map as `upsample_convolve`, as four 2x2 convolutions of the small image.
 
     An output pixel of either parity sees only two distinct source rows, so the three taps of a
     kernel column fold into two: (w0, w1 + w2) for even rows and (w0 + w1, w2) for odd ones;
     columns likewise. 16 multiplications a small pixel instead of 36.
     """
-    first, middle, last = kernel
-    rows = (jnp.stack([first, middle + last]), jnp.stack([first + middle, last]))
-    folded = []
-    for row in rows:
-        left, centre, right = row[:, 0], row[:, 1], row[:, 2]
-        folded.append(jnp.stack([left, centre + right], axis=1))
-        folded.append(jnp.stack([left + centre, right], axis=1))
+
+    def fold(first, middle, last):
+        return jnp.stack([first, middle + last]), jnp.stack([first + middle, last])
+
     # Even outputs look one pixel back, odd ones one ahead.
     sides = ((1, 0), (0, 1))
-    paddings = [(vertical, horizontal) for vertical in sides for horizontal in sides]
-    outputs = [_convolve(images, k, p) for k, p in zip(folded, paddings, strict=True)]
+    outputs = []
+    for rows, vertical in zip(fold(*w), sides, strict=True):
+        for columns, horizontal in zip(fold(*rows.transpose(1, 0, 2, 3)), sides, strict=True):
+            outputs.append(convolve(x, columns.transpose(1, 0, 2, 3), 1, (vertical, horizontal)))
     batch, height, width, features = outputs[0].shape
     blocks = jnp.stack(outputs, axis=3).reshape(batch, height, width, 2, 2, features)
     return blocks.transpose(0, 1, 3, 2, 4, 5).reshape(batch, 2 * height, 2 * width, features)
 
 
-class UpsampleConv(nn.Module):
-    """Nearest-neighbour x2 followed by a 3x3 convolution: [B, H, W, C] -> [B, 2H, 2W, features].
+class Conv(nn.Module):
+    """A convolution with the parameters of `nn.Conv`: [B, H, W, C] -> [B, h, w, features]."""
 
-    Folded on CPU, where it takes half the time (docs/performance.md); plain elsewhere.
+    features: int
+    kernel_size: tuple[int, int]
+    strides: int = 1
+    padding: int = 0  # zeros on each side, as in PyTorch
+    use_bias: bool = True
+    kernel_init: Callable = nn.initializers.lecun_normal()
+    bias_init: Callable = nn.initializers.zeros_init()
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Convolves `x`."""
+        shape = (*self.kernel_size, x.shape[-1], self.features)
+        kernel = self.param("kernel", self.kernel_init, shape, jnp.float32)
+        y = convolve(x, kernel, self.strides, ((self.padding,) * 2,) * 2)
+        return _add_bias(self, y) if self.use_bias else y
+
+
+class UpsampleConv(nn.Module):
+    """Nearest-neighbour x2, then a 3x3 convolution: [B, H, W, C] -> [B, 2H, 2W, features].
+
+    Folded on CPU; elsewhere written plainly.
     """
 
     features: int
@@ -67,13 +235,14 @@ class UpsampleConv(nn.Module):
     bias_init: Callable = nn.initializers.zeros_init()
 
     @nn.compact
-    def __call__(self, images: jax.Array) -> jax.Array:
-        """Upsamples and convolves `images`."""
-        shape = (3, 3, images.shape[-1], self.features)
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Upsamples and convolves `x`."""
+        shape = (3, 3, x.shape[-1], self.features)
         kernel = self.param("kernel", self.kernel_init, shape, jnp.float32)
-        form = upsample_convolve_folded if parallel.on_cpu() else upsample_convolve
-        outputs = form(images, kernel)
-        if self.use_bias:
-            bias = self.param("bias", self.bias_init, (self.features,), jnp.float32)
-            outputs += jnp.reshape(bias, (1, 1, 1, -1))
-        return outputs
+        y = (upsample_convolve_folded if parallel.on_cpu() else upsample_convolve)(x, kernel)
+        return _add_bias(self, y) if self.use_bias else y
+
+
+def _add_bias(module: Conv | UpsampleConv, y: jax.Array) -> jax.Array:
+    bias = module.param("bias", module.bias_init, (module.features,), jnp.float32)
+    return y + jnp.reshape(bias, (1, 1, 1, -1))

@@ -17,7 +17,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from engine.convolution import UpsampleConv
+from engine.convolution import Conv, UpsampleConv
 from engine.parallel import BatchNorm
 
 
@@ -57,8 +57,7 @@ def _dense(inputs: jax.Array, features: int) -> jax.Array:
     return nn.Dense(features, kernel_init=_kernel_init, bias_init=_bias_init(fan_in))(inputs)
 
 
-# 'SAME' pads a strided convolution on one side only; PyTorch's padding=1 is on both.
-_conv3 = partial(nn.Conv, kernel_size=(3, 3), padding=((1, 1), (1, 1)))
+_conv3 = partial(Conv, kernel_size=(3, 3), padding=1)
 
 
 class Generator(nn.Module):
@@ -146,7 +145,7 @@ class _DownBlock(nn.Module):
 
     @nn.compact
     def __call__(self, images: jax.Array) -> jax.Array:
-        shortcut = nn.Conv(self.features, (1, 1), kernel_init=_glorot_init)(_mean_pool(images))
+        shortcut = Conv(self.features, (1, 1), kernel_init=_glorot_init)(_mean_pool(images))
         x = _block_conv3(images.shape[-1], use_bias=False)(nn.relu(self.norm()(images)))
         x = _block_conv3(self.features)(nn.relu(self.norm()(x)))
         return shortcut + _mean_pool(x)
@@ -161,7 +160,7 @@ class _UpBlock(nn.Module):
     @nn.compact
     def __call__(self, images: jax.Array) -> jax.Array:
         # A 1x1 convolution and nearest-neighbour upsampling commute; the small image is cheaper.
-        shortcut = nn.Conv(self.features, (1, 1), kernel_init=_glorot_init)(images)
+        shortcut = Conv(self.features, (1, 1), kernel_init=_glorot_init)(images)
         shortcut = jnp.repeat(jnp.repeat(shortcut, 2, axis=1), 2, axis=2)
         x = nn.relu(self.norm()(images))
         x = UpsampleConv(self.features, use_bias=False, kernel_init=_he_init)(x)

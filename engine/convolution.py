@@ -74,7 +74,7 @@ def conv_input(y: jax.Array, w: jax.Array, geometry: Geometry) -> jax.Array:
 
 
 def _conv_input_by_phases(y: jax.Array, w: jax.Array, geometry: Geometry) -> jax.Array:
-    """One convolution of stride 1 that computes all phases (r, q) of the pixels x[s m + r, s n + q].
+    """One convolution of stride 1 computes all phases (r, q) of the pixels x[s m + r, s n + q].
 
     Row s m + r meets y's row m + o with the kernel's row r + pad - s o, where there is one.
     """

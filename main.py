@@ -14,6 +14,9 @@ import os
 import sys
 from typing import Any
 
+# TensorFlow reads it when it is imported, and would begin every run with ten lines about itself.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
 from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 

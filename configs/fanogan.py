@@ -49,7 +49,7 @@ def get_config(category: str = "bottle") -> ConfigDict:
         epochs=200,
         num_steps=0,
         batch_size=32,
-        loss=dict(fn="fanogan_jax.losses:izi_f", kappa=1.0),  # or :izi, :ziz
+        loss=dict(fn="fanogan_jax.losses:izi_f"),  # or :izi, :ziz
         optimizer=dict(adam),
     )
     config.score = dict(fn="fanogan_jax.score:residual", kappa=1.0)
@@ -64,7 +64,8 @@ def get_config(category: str = "bottle") -> ConfigDict:
 
 def _shrink(config: ConfigDict) -> None:
     config.latent = 32
-    config.generator.features = (48, 48, 24)
-    config.gan.num_steps = 500
-    config.encoding.num_steps = 500
+    config.generator.features = (32, 32, 16)
+    config.critic.features = (8, 16, 32, 64)
+    config.gan.num_steps = 400
+    config.encoding.num_steps = 600
     config.every = dict(log=20, save=100, pictures=100)

@@ -12,7 +12,7 @@ is again one of three forms, each written so that XLA:CPU has a fast path for it
 """
 
 from collections.abc import Callable
-from functools import partial
+from functools import partial, reduce
 from typing import NamedTuple
 
 import flax.linen as nn
@@ -22,7 +22,7 @@ import numpy as np
 
 from engine import parallel
 
-Pads = tuple[tuple[int, int], tuple[int, int]]
+Pads = tuple[tuple[int, int], ...]
 
 
 class Geometry(NamedTuple):
@@ -132,9 +132,10 @@ def _add_shifted(parts: jax.Array, geometry: Geometry) -> jax.Array:
     padded = jnp.pad(parts, ((0, 0), *geometry.pads, (0, 0), (0, 0), (0, 0)))
     rows, columns = geometry.kernel
     height, width = padded.shape[1] - rows + 1, padded.shape[2] - columns + 1
-    return sum(
+    terms = [
         padded[:, i : i + height, j : j + width, i, j] for i in range(rows) for j in range(columns)
-    )
+    ]
+    return reduce(jnp.add, terms)
 
 
 def _shifted(y: jax.Array, geometry: Geometry) -> jax.Array:
@@ -172,7 +173,8 @@ def convolve(x: jax.Array, w: jax.Array, stride: int, pads: Pads) -> jax.Array:
     """Convolution of x [B, H, W, C] by w [K, K, C, D] in the backend's best form."""
     if not parallel.on_cpu():
         return _convolve(x, w, stride, pads)
-    return conv(x, w, Geometry(stride, pads, x.shape[1:3], w.shape[:2]))
+    (_, height, width, _), (rows, columns, _, _) = x.shape, w.shape
+    return conv(x, w, Geometry(stride, pads, (height, width), (rows, columns)))
 
 
 def upsample_convolve(x: jax.Array, w: jax.Array) -> jax.Array:

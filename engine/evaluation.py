@@ -4,8 +4,10 @@ import importlib.metadata
 import os
 import platform
 from collections.abc import Iterable, Mapping, Sequence
+from operator import itemgetter
 from typing import Any, Protocol
 
+import jax
 import numpy as np
 from absl import logging
 
@@ -62,9 +64,12 @@ def evaluate(
       pixel_size: pixel metrics are taken at this height and width; 0: at each mask's own size.
 
     Raises:
-      ValueError: there is no test image, or a score is not finite.
+      ValueError: there is no normal image, or a score is not finite.
     """
-    score = score_all(scorer, test_batches)
+    normal = score_all(scorer, normal_batches)
+    # Without test images there are none of everything, and the metrics say why they are absent.
+    none = jax.tree.map(itemgetter(slice(0)), normal)
+    score = score_all(scorer, test_batches) if len(test.images) else none
     history = read_metrics(workdir)
     results = {
         **about,
@@ -75,8 +80,7 @@ def evaluate(
         "devices": parallel.device_names(),
     }
     if parallel.is_main():
-        normal_maps = score_all(scorer, normal_batches).map
-        _write(workdir, test, score, results, history, _map_max(np.asarray(normal_maps)))
+        _write(workdir, test, score, results, history, _map_max(np.asarray(normal.map)))
     return results
 
 
@@ -144,12 +148,12 @@ def summary(results: Mapping[str, Any]) -> str:
 
     def shown(values, name, label):
         value = values[name]
-        return f"{label} n/a ({values['reason']})" if value is None else f"{label} {value:.3f}"
+        return f"no {label} ({values['reason']})" if value is None else f"{label} {value:.3f}"
 
     parts = [
         shown(image, "auroc", "image AUROC"),
         shown(image, "average_precision", "average precision"),
-        f"prevalence {image['prevalence']:.2f}",
+        shown(image, "prevalence", "prevalence"),
         shown(pixel, "auroc", "pixel AUROC"),
         shown(pixel, "au_pro", "AU-PRO"),
     ]

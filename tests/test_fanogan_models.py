@@ -3,8 +3,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from engine import parallel
-from engine.convolution import UpsampleConv, upsample_convolve, upsample_convolve_folded
 from fanogan_jax import models
 
 IMAGE = jax.ShapeDtypeStruct((2, 64, 64, 3), jnp.float32)
@@ -96,17 +94,6 @@ def test_layer_norm_is_over_height_width_and_channels():
     np.testing.assert_allclose(norm.apply(variables, x), expected, atol=1e-5)
 
 
-def test_strided_convolution_pads_like_pytorch():
-    """Padding 1 on both sides: the first output sees rows -1, 0, 1, and not 0, 1, 2."""
-    x = np.arange(16, dtype=np.float32).reshape(1, 4, 4, 1)
-    conv = models._conv3(1, strides=2, use_bias=False)
-    kernel = np.ones((3, 3, 1, 1), np.float32)
-    padded = np.pad(x[0, :, :, 0], 1)
-    expected = [[padded[i : i + 3, j : j + 3].sum() for j in (0, 2)] for i in (0, 2)]
-    output = conv.apply({"params": {"kernel": kernel}}, x)
-    np.testing.assert_allclose(output[0, :, :, 0], expected)
-
-
 def test_initial_weights_are_pytorchs():
     """Uniform in +-1/sqrt(fan_in), kernels and biases."""
     init = jax.jit(models.Encoder(100).init)
@@ -118,36 +105,3 @@ def test_initial_weights_are_pytorchs():
         (params["Dense_0"]["kernel"], 2048),
     ]:
         assert 0.9 < np.abs(leaf).max() * fan_in**0.5 <= 1.0
-
-
-@pytest.mark.parametrize(("side", "channels", "features"), [(16, 6, 5), (5, 3, 4), (1, 2, 2)])
-def test_folded_upsampling_convolution_equals_the_plain_one(side, channels, features):
-    """Values, gradients, and gradients of gradients; border included."""
-    x_rng, k_rng = jax.random.split(jax.random.key(0))
-    x = jax.random.normal(x_rng, (2, side, side, channels))
-    kernel = jax.random.normal(k_rng, (3, 3, channels, features))
-
-    def derivatives(form):
-        def value(x, kernel):
-            return jnp.sum(jnp.sin(form(x, kernel)))
-
-        def slope(x, kernel):
-            gx, gk = jax.grad(value, (0, 1))(x, kernel)
-            return jnp.sum(jnp.square(gx)) + jnp.sum(jnp.square(gk))
-
-        first, second = jax.grad(value, (0, 1)), jax.grad(slope, (0, 1))
-        return form(x, kernel), first(x, kernel), second(x, kernel)
-
-    plain = jax.jit(lambda: derivatives(upsample_convolve))()
-    folded = jax.jit(lambda: derivatives(upsample_convolve_folded))()
-    for a, b in zip(jax.tree.leaves(plain), jax.tree.leaves(folded), strict=True):
-        np.testing.assert_allclose(a, b, atol=2e-5 * float(np.abs(a).max()))
-
-
-def test_upsampling_convolution_is_the_same_module_on_every_backend(monkeypatch):
-    x = jax.random.normal(jax.random.key(0), (2, 4, 4, 3))
-    layer = UpsampleConv(5)
-    variables = layer.init(jax.random.key(1), x)
-    folded = layer.apply(variables, x)
-    monkeypatch.setattr(parallel, "on_cpu", lambda: False)
-    np.testing.assert_allclose(layer.apply(variables, x), folded, atol=1e-5)

@@ -32,9 +32,9 @@ SMALL = [
 ]
 
 
-def program(*arguments):
+def program(*arguments, **environment):
     """Runs main.py on one CPU device; its exit code, output and errors."""
-    environment = {**os.environ, "XLA_FLAGS": ""}
+    environment = {**os.environ, "XLA_FLAGS": "", **environment}
     command = [sys.executable, "main.py", *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment)
 
@@ -277,3 +277,20 @@ def test_configs_survive_json(name, category):
     assert config.data.category == category
     again = ConfigDict(json.loads(json.dumps(config.to_dict())))
     assert json.loads(json.dumps(again.to_dict())) == json.loads(json.dumps(config.to_dict()))
+
+
+def test_the_loss_in_the_readme_trains(root, tmp_path):
+    """The example under "A loss of your own", taken from the page as it stands."""
+    section = (ROOT / "README.md").read_text().split("## A loss of your own")[1]
+    example = section.split("```python\n")[1].split("```")[0]
+    assert len(example.strip().splitlines()) <= 12
+    name = "my_loss:izi_l1"
+    assert f"--config.encoding.loss.fn={name}" in section
+    (tmp_path / "my_loss.py").write_text(example)
+    few = ("--config.gan.num_steps=1", "--config.encoding.num_steps=20")
+    command = arguments(root, tmp_path / "w", *few, f"--config.encoding.loss.fn={name}")
+    done = program(*command, PYTHONPATH=str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    lines = [json.loads(line) for line in (tmp_path / "w/metrics.jsonl").read_text().splitlines()]
+    losses = [line["encoder_loss"] for line in lines if line["stage"] == "encoder"]
+    assert losses[-1] < losses[0]

@@ -1,0 +1,101 @@
+"""The CPU's forms against XLA's own convolution: values, gradients, gradients of gradients."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from engine import convolution, parallel
+from engine.convolution import Conv, UpsampleConv
+
+ONES = ((1, 1), (1, 1))
+
+
+def reference(x, w, stride, pads):
+    return jax.lax.conv_general_dilated(
+        x, w, (stride, stride), pads, dimension_numbers=("NHWC", "HWIO", "NHWC")
+    )
+
+
+def arrays(*shapes):
+    rng = np.random.default_rng(0)
+    return [jnp.asarray(rng.normal(size=shape) / 3, jnp.float32) for shape in shapes]
+
+
+def assert_equal_derivatives(form, plain, x, w):
+    """Both functions of (x, w) and their first and second derivatives, to 1e-5 of the largest."""
+
+    def derivatives(function):
+        def value(x, w):
+            return jnp.sum(jnp.sin(function(x, w)))
+
+        def slope(x, w):
+            return sum(jnp.sum(jnp.sin(part)) for part in jax.grad(value, (0, 1))(x, w))
+
+        gradient = jax.grad(value, (0, 1))(x, w)
+        return function(x, w), gradient, jax.grad(slope, (0, 1))(x, w)
+
+    found = jax.jit(lambda: derivatives(form))()
+    expected = jax.jit(lambda: derivatives(plain))()
+    for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(a, b, rtol=0, atol=1e-5 * float(jnp.abs(b).max()))
+
+
+@pytest.mark.parametrize(
+    ("shape", "kernel", "stride", "pads"),
+    [
+        ((2, 16, 16, 3), (3, 3, 3, 8), 2, ONES),  # the seed's critic and encoder
+        ((2, 8, 8, 8), (3, 3, 8, 16), 2, ONES),
+        ((2, 16, 16, 8), (3, 3, 8, 3), 1, ONES),  # the last of a generator
+        ((2, 8, 8, 6), (3, 3, 6, 8), 1, ONES),  # residual blocks
+        ((2, 8, 8, 6), (1, 1, 6, 8), 1, ((0, 0), (0, 0))),
+        ((2, 8, 6, 4), (4, 4, 4, 6), 2, ONES),  # an even kernel, not square
+        ((2, 7, 7, 3), (3, 3, 3, 5), 2, ONES),  # a side that does not divide by the stride
+        ((2, 9, 9, 3), (5, 5, 3, 5), 3, ((2, 2), (2, 2))),
+        ((2, 5, 6, 3), (2, 2, 3, 5), 1, ((1, 0), (0, 1))),  # a phase of the upsampling one
+        ((2, 8, 6, 5), (3, 3, 5, 3), 1, ((0, 1), (2, 1))),
+    ],
+)
+def test_convolution(shape, kernel, stride, pads):
+    x, w = arrays(shape, kernel)
+    assert_equal_derivatives(
+        lambda x, w: convolution.convolve(x, w, stride, pads),
+        lambda x, w: reference(x, w, stride, pads),
+        x,
+        w,
+    )
+
+
+@pytest.mark.parametrize(("side", "channels", "features"), [(16, 6, 5), (5, 3, 4), (1, 2, 2)])
+def test_folded_upsampling_convolution(side, channels, features):
+    def plain(x, w):
+        large = jnp.repeat(jnp.repeat(x, 2, axis=1), 2, axis=2)
+        return reference(large, w, 1, ONES)
+
+    x, w = arrays((2, side, side, channels), (3, 3, channels, features))
+    assert_equal_derivatives(convolution.upsample_convolve_folded, plain, x, w)
+    np.testing.assert_allclose(convolution.upsample_convolve(x, w), plain(x, w), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "layer", [UpsampleConv(5), Conv(5, (3, 3), strides=2, padding=1), Conv(3, (3, 3), padding=1)]
+)
+def test_same_parameters_and_result_on_every_backend(layer, monkeypatch):
+    (x,) = arrays((2, 8, 8, 3))
+    variables = jax.jit(layer.init)(jax.random.key(1), x)
+    on_cpu = layer.apply(variables, x)
+    monkeypatch.setattr(parallel, "on_cpu", lambda: False)
+    np.testing.assert_allclose(layer.apply(variables, x), on_cpu, atol=1e-5)
+    elsewhere = jax.jit(layer.init)(jax.random.key(1), x)
+    assert jax.tree.all(jax.tree.map(lambda a, b: (a == b).all(), variables, elsewhere))
+
+
+def test_strided_convolution_pads_like_pytorch():
+    """Padding 1 on both sides: the first output sees rows -1, 0, 1, and not 0, 1, 2."""
+    x = np.arange(16, dtype=np.float32).reshape(1, 4, 4, 1)
+    conv = Conv(1, (3, 3), strides=2, padding=1, use_bias=False)
+    kernel = np.ones((3, 3, 1, 1), np.float32)
+    padded = np.pad(x[0, :, :, 0], 1)
+    expected = [[padded[i : i + 3, j : j + 3].sum() for j in (0, 2)] for i in (0, 2)]
+    output = conv.apply({"params": {"kernel": kernel}}, x)
+    np.testing.assert_allclose(output[0, :, :, 0], expected)

@@ -14,8 +14,9 @@ import os
 import sys
 from typing import Any
 
-# TensorFlow reads it when it is imported, and would begin every run with ten lines about itself.
+# TensorFlow reads these when it is imported, and else begins every run with lines about itself.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
 
 from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
@@ -141,9 +142,22 @@ def main(argv: list[str]) -> None:
         run(_config(workdir), workdir, _MODE.value)
     except (ValueError, OSError, FloatingPointError) as error:
         logging.debug("The traceback of the error below:", exc_info=True)
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(1)
+        sys.exit(f"error: {_one_line(error)}")
+
+
+def _one_line(error: Exception) -> str:
+    """What an error says, without the line breaks and quotes of errors within errors."""
+    text = str(error).replace("\\n", " ").replace("\\'", "'")
+    return " ".join(text.split()).strip("'\"")
+
+
+def _parse_flags(argv: list[str]) -> list[str]:
+    """absl's parser, but for what it lets a missing config or a misspelt field of one end in."""
+    try:
+        return app.parse_flags_with_usage(argv)
+    except (AttributeError, KeyError, TypeError, OSError) as error:
+        sys.exit(f"error: {_one_line(error)}")
 
 
 if __name__ == "__main__":
-    app.run(main)
+    app.run(main, flags_parser=_parse_flags)

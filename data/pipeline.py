@@ -6,6 +6,7 @@ The batch of step s is a pure function of (seed, s): a resumed run sees the imag
 one, no iterator state is saved and nothing is decoded to be skipped.
 """
 
+import itertools
 import math
 import os
 from collections.abc import Callable, Iterator
@@ -23,6 +24,7 @@ Batches = Callable[..., Iterator[np.ndarray]]
 
 # Independent random streams of one seed.
 _ORDER, _FLIPS, _HELD_OUT = range(3)
+_BLOCK = 100  # steps whose images are drawn at a time
 
 
 class Images(NamedTuple):
@@ -131,19 +133,19 @@ def train_batches(images: np.ndarray, *, flip: bool) -> Batches:
         # Mirrored images lie beside the others: to turn them batch by batch is seven times slower.
         source = tf.constant(np.concatenate([images, images[:, :, ::-1]]) if flip else images)
 
-        def draws() -> Iterator[tuple[np.ndarray, np.ndarray]]:
-            step = first_step
-            while True:
-                yield _local_draw(seed, step, dims, process, len(images))
-                step += 1
-
+        @tf.function
         def gather(indices: tf.Tensor, flips: tf.Tensor) -> tf.Tensor:
             places = indices + len(images) * tf.cast(flips, tf.int64) if flip else indices
             return tf.cast(tf.gather(source, places), tf.float32) / 127.5 - 1.0
 
-        signature = (tf.TensorSpec(dims, tf.int64), tf.TensorSpec(dims, tf.bool))
-        dataset = tf.data.Dataset.from_generator(draws, output_signature=signature)
-        return dataset.map(gather).prefetch(2).as_numpy_iterator()
+        # Draws come in blocks, and not through `from_generator`: a pipeline that calls Python can
+        # take half a minute to stop.
+        for start in itertools.count(first_step, _BLOCK):
+            steps = range(start, start + _BLOCK)
+            draws = [_local_draw(seed, step, dims, process, len(images)) for step in steps]
+            indices, flips = map(np.stack, zip(*draws, strict=True))
+            dataset = tf.data.Dataset.from_tensor_slices((indices, flips))
+            yield from dataset.map(gather).prefetch(2).as_numpy_iterator()
 
     return batches
 

@@ -53,8 +53,11 @@ def train(
       examples: held-out normal images [N, H, W, C] for the pictures.
 
     Raises:
+      ValueError: a stage's batch does not divide over the devices.
       FloatingPointError: a loss is not finite; the last checkpoint is from before.
     """
+    for stage in method.stages:  # what is wrong with the last one shows before the first is trained
+        parallel.local_dims(stage.batch_dims)
     variables: Variables = {}
     for index, stage in enumerate(method.stages):
         fit_seed = stage_seed(seed, index)

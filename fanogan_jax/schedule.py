@@ -11,7 +11,6 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 
-from engine import parallel
 from engine.method import Metrics, TrainState
 
 Step = Callable[[TrainState, jax.Array, jax.Array], tuple[TrainState, Metrics]]
@@ -23,12 +22,10 @@ def _critic_steps(
 ) -> tuple[TrainState, Metrics]:
     """One critic step per batch of `images` [n, B, H, W, C]; metrics are the mean of theirs."""
     rngs = jax.random.split(rng, images.shape[0])
-    # XLA:CPU runs convolutions in a rolled loop tens of times slower than outside.
     state, metrics = jax.lax.scan(
         lambda state, inputs: critic_step(state, *inputs),
         state,
         (images, rngs),
-        unroll=parallel.on_cpu() or 1,
     )
     return state, jax.tree.map(jnp.mean, metrics)
 

@@ -48,6 +48,18 @@ def test_every_output_of_every_stage_is_averaged(any_config, images):
         variables = state.variables
 
 
+def test_every_config_trains_a_step_of_every_stage_and_scores(any_config, images):
+    any_config.gan.n_critic = 1
+    method = build(any_config)
+    for stage, state in states(method):
+        step = parallel.data_parallel(stage.step, 0)
+        state, metrics = step(parallel.replicate(state), shards(images, stage, 8))
+        assert state.step == 1
+        assert all(np.isfinite(value) for value in metrics.values())
+    score = jax.jit(method.score)(jax.device_get(state.variables), images[:2])
+    assert score.image.shape == (2,) and score.map.shape == (2, 16, 16)
+
+
 def test_a_forgotten_mean_is_caught(config, images, monkeypatch):
     monkeypatch.setattr(parallel, "mean", lambda tree: tree)
     stage = build(config).stages[0]

@@ -103,6 +103,15 @@ def test_a_finished_stage_passes_through(tmp_path):
     assert jax.tree.map(float, again) == jax.tree.map(float, first)
 
 
+def test_a_batch_that_does_not_divide_stops_before_the_first_stage(tmp_path):
+    """Eight devices here."""
+    first = toy().stages[0]
+    method = Method((first, first._replace(name="last", batch_dims=(70,))), toy().score)
+    with pytest.raises(ValueError, match="batch 70 does not divide over 8 devices"):
+        go(method, tmp_path)
+    assert not (tmp_path / "checkpoints").exists()
+
+
 def test_two_checkpoints_are_kept(tmp_path):
     go(toy(), tmp_path)
     assert sorted(p.name for p in (tmp_path / "checkpoints/toy").iterdir()) == ["3", "4"]

@@ -1,0 +1,79 @@
+"""What the CPU's forms of convolutions are worth: steps of the seed's f-AnoGAN, plain and chosen.
+
+python -m benchmarks.convolution
+
+One optimiser step each of critic (with gradient penalty), generator and encoder at 64 px, batch 32,
+with XLA's own convolutions and with those of engine/convolution.py, alternating; medians.
+"""
+
+import statistics
+import time
+from functools import partial
+from unittest import mock
+
+import jax
+import numpy as np
+
+from configs import fanogan
+from engine import parallel
+from engine.method import TrainState, descend, init_state, make
+from fanogan_jax.models import Networks
+
+BATCH, REPEATS = 32, 7
+
+
+def steps(config):
+    """Network name -> (its step, a state in which it learns)."""
+    networks = Networks(
+        generator=make(config.generator, config.data.image_size),
+        critic=make(config.critic),
+        encoder=make(config.encoder, config.latent),
+        latent=config.latent,
+    )
+    latents = np.zeros((1, config.latent), np.float32)
+    image = np.zeros((1, config.data.image_size, config.data.image_size, 3), np.float32)
+    inputs = {"generator": latents, "critic": image, "encoder": image}
+    variables = {
+        name: jax.jit(getattr(networks, name).init)(jax.random.key(0), value)
+        for name, value in inputs.items()
+    }
+    losses = {
+        "critic": config.gan.critic_loss,
+        "generator": config.gan.generator_loss,
+        "encoder": config.encoding.loss,
+    }
+    tx = make(config.gan.critic_optimizer)
+    for name, section in losses.items():
+        step = partial(descend, make(section, networks), tx, name)
+        yield name, step, init_state(variables, {name: tx})
+
+
+def compiled(step, state: TrainState, images, *, plain: bool):
+    """The step, compiled with XLA's own convolutions or with the chosen ones."""
+    run = parallel.per_device(step, 0)
+    devices = jax.vmap(run, in_axes=(None, 0), out_axes=None, axis_name=parallel._AXIS)
+    on_cpu = parallel.on_cpu() and not plain
+    with mock.patch.object(parallel, "on_cpu", lambda: on_cpu):
+        return jax.jit(devices).lower(state, images).compile()
+
+
+def main():
+    """Prints a line per step: both medians and their ratio."""
+    config = fanogan.get_config()
+    images = np.random.default_rng(0).uniform(-1, 1, (1, BATCH, 64, 64, 3)).astype(np.float32)
+    print(f"{jax.devices()[0].device_kind}, jax {jax.__version__}, batch {BATCH}, {REPEATS} pairs")
+    print(f"{'step':10} {'plain (s)':>10} {'chosen (s)':>10} {'ratio':>6}")
+    for name, step, state in steps(config):
+        runs = {plain: compiled(step, state, images, plain=plain) for plain in (True, False)}
+        seconds: dict[bool, list[float]] = {True: [], False: []}
+        for _ in range(REPEATS):
+            for plain, run in runs.items():
+                start = time.perf_counter()
+                jax.block_until_ready(run(state, images))
+                seconds[plain].append(time.perf_counter() - start)
+        plain, chosen = (statistics.median(seconds[key]) for key in (True, False))
+        print(f"{name:10} {plain:10.3f} {chosen:10.3f} {chosen / plain:6.2f}", flush=True)
+
+
+if __name__ == "__main__":
+    main()

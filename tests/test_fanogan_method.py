@@ -180,8 +180,8 @@ def test_pictures(config, images):
 
 def test_the_loop_over_critic_batches_is_the_steps_one_by_one(config, images):
     """One scan in the program, to float rounding what so many calls of the critic's step do."""
-    sgd = dict(fn="optax:sgd", learning_rate=0.01)
-    config.gan.update(critic_optimizer=sgd, generator_optimizer=sgd)
+    for optimizer in ("critic_optimizer", "generator_optimizer"):
+        config.gan[optimizer] = dict(fn="optax:sgd", learning_rate=0.01)
     batch = np.resize(images, (2, 8, 16, 16, 3))
 
     def spy(critic_step, generator_step, *_):

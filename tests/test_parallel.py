@@ -25,8 +25,8 @@ def states(method):
     variables = {}
     for stage in method.stages:
         state = jax.jit(stage.init)(jax.random.key(1), variables)
+        variables = jax.device_get(state.variables)  # a step uses the state up
         yield stage, state
-        variables = state.variables
 
 
 def shards(images, stage, devices):

@@ -132,10 +132,9 @@ def main(argv: list[str]) -> None:
     """Runs what the flags say; an expected error ends it with one line and exit code 1."""
     if len(argv) > 1:
         raise app.UsageError(f"unexpected argument {argv[1]!r}: flags begin with --")
-    here = os.path.dirname(os.path.abspath(__file__))
     # Orbax and TFDS say much that is of no use to the reader.
     logging.get_absl_handler().addFilter(
-        lambda record: record.levelno > python_logging.INFO or record.pathname.startswith(here)
+        lambda record: record.levelno > python_logging.INFO or "-packages" not in record.pathname
     )
     workdir = os.path.abspath(os.path.expanduser(_WORKDIR.value))
     try:

@@ -30,7 +30,7 @@ from engine.train import Every, train
 _CONFIG = config_flags.DEFINE_config_file(
     "config",
     help_string="File with `get_config(category)`, such as configs/fanogan.py:bottle; any field of "
-    "it can be set, as in --config.gan.n_critic=3.",
+    "it can be set, as in --config.gan.n_critic=3. Without it: the config that the workdir holds.",
     lock_config=True,
 )
 _WORKDIR = flags.DEFINE_string(

@@ -17,7 +17,8 @@ def build(config: Any) -> Method:
     `config.data.num_train` is the number of training images; it turns epochs into steps.
 
     Raises:
-      ValueError: a section names nothing, or what it names does not take its fields.
+      ValueError: a section names nothing, what it names does not take its fields, or the epochs
+        are too few for one step.
     """
     networks = Networks(
         generator=make(config.generator, config.data.image_size),
@@ -34,8 +35,13 @@ def build(config: Any) -> Method:
 def _num_steps(section: Any, num_images: int, batch_dims: tuple[int, ...]) -> int:
     """`section.num_steps`, or where it is 0 what `section.epochs` amount to."""
     batches = 1 if len(batch_dims) == 1 else batch_dims[0]
-    epochs = num_updates(section.epochs, num_images, batch_dims[-1]) // batches
-    return section.num_steps or epochs
+    steps = section.num_steps or num_updates(section.epochs, num_images, batch_dims[-1]) // batches
+    if steps < 1:
+        raise ValueError(
+            f"{section.epochs} epochs of {num_images} images are no step of {batches} batches of "
+            f"{batch_dims[-1]}: set more epochs, or num_steps"
+        )
+    return steps
 
 
 def _gan_stage(config: Any, networks: Networks) -> Stage:

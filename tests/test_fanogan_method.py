@@ -166,6 +166,13 @@ def test_epochs_become_steps(config):
     assert (gan.num_steps, gan.batch_dims) == (1500, (7, 32))
 
 
+def test_epochs_too_few_for_a_step(config):
+    config.data.num_train = 10
+    config.gan.update(num_steps=0, epochs=2, n_critic=5)
+    with pytest.raises(ValueError, match="2 epochs of 10 images are no step of 5 batches of 8"):
+        build(config)
+
+
 def test_pictures(config, images):
     method = build(config)
     variables = {}

@@ -25,7 +25,7 @@ from data import demo, pipeline
 from engine import checkpoint, evaluation, parallel
 from engine.method import make
 from engine.scoring import restore_scorer
-from engine.train import Every, train
+from engine.train import Every, check_batches, train
 
 _CONFIG = config_flags.DEFINE_config_file(
     "config",
@@ -71,13 +71,15 @@ def run(config: ConfigDict, workdir: str, mode: str) -> dict[str, Any]:
     splits = _load(config, workdir)
     if mode == "train":
         config.data.update(num_train=len(splits.train.images), digest=splits.digest)
-        checkpoint.claim(workdir, config.to_dict(), free=_FREE, main=parallel.is_main())
     elif config.data.digest != splits.digest:
         logging.warning("The images in %s have changed since training.", config.data.root)
     method = make(config.method, config)
     # The images of training stand in where none are held out.
     normal = splits.calibration if len(splits.calibration.images) else splits.train
     if mode == "train":
+        # Only a config that can be trained is bound to the workdir: a corrected one may follow.
+        check_batches(method)
+        checkpoint.claim(workdir, config.to_dict(), free=_FREE, main=parallel.is_main())
         examples = next(pipeline.eval_batches(normal.images, _EXAMPLES))
         batches = pipeline.train_batches(splits.train.images, flip=config.data.flip)
         every = Every(**config.every)

@@ -39,6 +39,16 @@ def stage_seed(seed: int, index: int) -> int:
     return int(np.random.SeedSequence((seed, index)).generate_state(1)[0])
 
 
+def check_batches(method: Method) -> None:
+    """Finds what is wrong with the last stage's batch before the first stage is trained.
+
+    Raises:
+      ValueError: a stage's batch does not divide over the devices.
+    """
+    for stage in method.stages:
+        parallel.local_dims(stage.batch_dims)
+
+
 def train(
     method: Method, batches: Batches, workdir: str, *, seed: int, every: Every, examples: np.ndarray
 ) -> Variables:
@@ -56,8 +66,7 @@ def train(
       ValueError: a stage's batch does not divide over the devices.
       FloatingPointError: a loss is not finite; the last checkpoint is from before.
     """
-    for stage in method.stages:  # what is wrong with the last one shows before the first is trained
-        parallel.local_dims(stage.batch_dims)
+    check_batches(method)
     variables: Variables = {}
     for index, stage in enumerate(method.stages):
         fit_seed = stage_seed(seed, index)

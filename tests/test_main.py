@@ -261,6 +261,16 @@ def test_help_explains_every_flag():
 def test_misspelt_function(root, tmp_path):
     line = fails(*arguments(root, tmp_path, "--config.gan.critic_loss.fn=fanogan_jax.losses:critc"))
     assert "fanogan_jax.losses:critc" in line
+    assert not (tmp_path / "config.json").exists()  # the corrected command is not refused
+
+
+def test_batch_that_does_not_divide_leaves_the_workdir_free(root, tmp_path):
+    devices = "--xla_force_host_platform_device_count=8"
+    command = arguments(root, tmp_path, "--config.encoding.batch_size=10")
+    done = program(*command, XLA_FLAGS=devices)
+    assert done.returncode == 1
+    assert "error: batch 10 does not divide over 8 devices" in done.stderr
+    assert not (tmp_path / "config.json").exists()
 
 
 def test_corrupt_image_is_named(root, tmp_path):

@@ -22,7 +22,7 @@ from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
 from data import demo, pipeline
-from engine import checkpoint, evaluation, parallel
+from engine import checkpoint, evaluation, parallel, startup
 from engine.method import make
 from engine.scoring import restore_scorer
 from engine.train import Every, check_batches, train
@@ -138,6 +138,7 @@ def main(argv: list[str]) -> None:
     logging.get_absl_handler().addFilter(
         lambda record: record.levelno > python_logging.INFO or "-packages" not in record.pathname
     )
+    startup.prepare()
     workdir = os.path.abspath(os.path.expanduser(_WORKDIR.value))
     try:
         run(_config(workdir), workdir, _MODE.value)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from engine import convolution, parallel
-from engine.convolution import Conv, UpsampleConv
+from engine.convolution import Conv, ConvTranspose, UpsampleConv
 
 ONES = ((1, 1), (1, 1))
 
@@ -66,6 +66,37 @@ def test_convolution(shape, kernel, stride, pads):
     )
 
 
+@pytest.mark.parametrize(
+    ("shape", "kernel", "stride", "padding"),
+    [
+        ((2, 8, 8, 6), (4, 4, 6, 5), 2, 1),  # the decoder of an autoencoder
+        ((2, 4, 5, 3), (4, 4, 3, 4), 2, 1),
+        ((2, 1, 1, 6), (8, 8, 6, 4), 1, 0),  # from a latent to the smallest image
+        ((2, 5, 5, 4), (3, 3, 4, 5), 1, 1),
+        ((2, 5, 4, 3), (3, 3, 3, 4), 2, 1),  # an odd side from an odd kernel
+        ((2, 3, 3, 3), (5, 5, 3, 2), 3, 2),
+        ((2, 3, 3, 3), (2, 2, 3, 2), 2, 0),
+    ],
+)
+def test_transposed_convolution(shape, kernel, stride, padding):
+    def plain(x, w):
+        around = tuple((size - 1 - padding,) * 2 for size in kernel[:2])
+        return jax.lax.conv_general_dilated(
+            x,
+            w,
+            (1, 1),
+            around,
+            lhs_dilation=(stride, stride),
+            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        )
+
+    pads = ((padding,) * 2,) * 2
+    x, w = arrays(shape, kernel)
+    assert_equal_derivatives(
+        lambda x, w: convolution.convolve_transpose(x, w, stride, pads), plain, x, w
+    )
+
+
 @pytest.mark.parametrize(("side", "channels", "features"), [(16, 6, 5), (5, 3, 4), (1, 2, 2)])
 def test_folded_upsampling_convolution(side, channels, features):
     def plain(x, w):
@@ -78,7 +109,13 @@ def test_folded_upsampling_convolution(side, channels, features):
 
 
 @pytest.mark.parametrize(
-    "layer", [UpsampleConv(5), Conv(5, (3, 3), strides=2, padding=1), Conv(3, (3, 3), padding=1)]
+    "layer",
+    [
+        UpsampleConv(5),
+        Conv(5, (3, 3), strides=2, padding=1),
+        Conv(3, (3, 3), padding=1),
+        ConvTranspose(5, (4, 4), strides=2, padding=1),
+    ],
 )
 def test_same_parameters_and_result_on_every_backend(layer, monkeypatch):
     (x,) = arrays((2, 8, 8, 3))

@@ -12,17 +12,21 @@ This file is meant to stay short: the work is done by the packages that it calls
 import logging as python_logging
 import os
 import sys
+import time
 from typing import Any
+
+_STARTED = time.monotonic()
 
 # TensorFlow reads these when it is imported, and else begins every run with lines about itself.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
 
+import numpy as np
 from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
-from data import demo, pipeline
-from engine import checkpoint, evaluation, parallel, startup
+from data import demo, pipeline, sampling
+from engine import batches, checkpoint, evaluation, parallel, startup
 from engine.method import make
 from engine.scoring import restore_scorer
 from engine.train import Every, check_batches, train
@@ -48,7 +52,7 @@ _MODE = flags.DEFINE_enum(
 )
 
 # What of a config says where images lie and how a run is watched and judged, not what it learns.
-_FREE = ("data.root", "data.prepared", "evaluation", "every")
+_FREE = ("data.root", "data.prepared", "data.resident", "evaluation", "every")
 _SCORING_BATCH = 32
 _EXAMPLES = 16  # held-out images in the pictures of training
 
@@ -81,9 +85,15 @@ def run(config: ConfigDict, workdir: str, mode: str) -> dict[str, Any]:
         check_batches(method)
         checkpoint.claim(workdir, config.to_dict(), free=_FREE, main=parallel.is_main())
         examples = next(pipeline.eval_batches(normal.images, _EXAMPLES))
-        batches = pipeline.train_batches(splits.train.images, flip=config.data.flip)
-        every = Every(**config.every)
-        train(method, batches, workdir, seed=config.seed, every=every, examples=examples)
+        train(
+            method,
+            _batches(config, splits.train.images),
+            workdir,
+            seed=config.seed,
+            every=Every(**config.every),
+            examples=examples,
+            started=_STARTED,
+        )
     results = evaluation.evaluate(
         restore_scorer(method, workdir),
         splits.test,
@@ -112,6 +122,15 @@ def _load(config: ConfigDict, workdir: str) -> pipeline.Splits:
         seed=config.seed,
         data_dir=config.data.prepared,
     )
+
+
+def _batches(config: ConfigDict, images: np.ndarray) -> batches.Batches:
+    """Training batches, gathered on the device where the config allows and the images fit."""
+    streamed = pipeline.train_batches(images, flip=config.data.flip)
+    if not config.data.resident:
+        return batches.streamed(streamed)
+    draws = sampling.draws(len(images), flip=config.data.flip)
+    return batches.resident_if_it_fits(images, draws, streamed)
 
 
 def _about(config: ConfigDict, splits: pipeline.Splits) -> dict[str, Any]:

@@ -23,7 +23,8 @@ def get_config(category: str = "bottle") -> ConfigDict:
         image_size=64,
         flip=True,  # training images, left to right
         calibration=0.1,  # share of the training images held out
-        prepared="~/tensorflow_datasets",  # where the decoded copy goes
+        prepared="~/tensorflow_datasets",  # where the decoded copies go
+        resident=True,  # on every device, where they fit; else streamed from the host
         num_train=0,  # these two are filled in when the run starts
         digest="",
     )

@@ -1,21 +1,14 @@
-"""MVTec AD, and any folder of its layout, as a TFDS data set (TFDS itself has none).
+"""MVTec AD, and any folder of its layout (data/layout.py), as a TFDS data set: TFDS has none.
 
-    <root>/<category>/train/good/*                      normal images
-                      test/good/*, test/<defect>/*      normal and defective images
-                      ground_truth/<defect>/*_mask.png  what is defective in test/<defect>/*.png
-
-Nothing is downloaded. Images are PNG, JPEG, BMP or TIFF; other and hidden files are ignored.
+Nothing is downloaded.
 """
 
 import contextlib
-import hashlib
 import io
 import os
 import sys
-from collections import Counter
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -23,90 +16,10 @@ import tensorflow_datasets as tfds
 from absl import logging
 from PIL import Image
 
-from data.images import faults, images_below, images_in, read_image, read_mask
-
-CATEGORIES = tuple(
-    "bottle cable capsule carpet grid hazelnut leather metal_nut pill screw tile toothbrush "
-    "transistor wood zipper".split()
-)
-_HOMEPAGE = "https://www.mvtec.com/company/research/datasets/mvtec-ad"
-_LICENCE = "CC BY-NC-SA 4.0"
-
-
-class Sample(NamedTuple):
-    """One image of a category."""
-
-    path: Path
-    name: str  # relative to the category's folder, e.g. 'test/broken_large/000.png'
-    defect: str  # 'good' or the defect's folder
-    mask: Path | None
-
-
-class Files(NamedTuple):
-    """All images of a category, sorted by name."""
-
-    train: list[Sample]
-    test: list[Sample]
-
-
-def scan(root: str | os.PathLike, category: str) -> Files:
-    """Lists a category's images and the mask of each, by name; opens none of them.
-
-    The mask of `test/<defect>/<id>.png` is `ground_truth/<defect>/<id>_mask.png`, or `<id>.png`,
-    in any of the image formats.
-
-    Raises:
-      ValueError: unknown category, no training images, a mask without an image.
-      FileNotFoundError: one of the 15 categories that is not there.
-    """
-    folder = _category_folder(Path(root).expanduser(), category)
-    train = [_sample(path, folder, {}) for path in images_in(folder / "train" / "good")]
-    if not train:
-        raise ValueError(
-            f"No training images: {folder / 'train' / 'good'} holds no PNG, JPEG, BMP or TIFF "
-            "file; put the normal images there"
-        )
-    masks = images_below(folder / "ground_truth")
-    by_name = {(path.parent.name, path.stem): path for path in masks}
-    test = [_sample(path, folder, by_name) for path in images_below(folder / "test")]
-    uses = Counter(sample.mask for sample in test)
-    if unused := [str(path) for path in masks if not uses[path]]:
-        raise ValueError(
-            f"Masks that belong to no image: {', '.join(unused)}; test/<defect>/<id>.png has the "
-            "mask ground_truth/<defect>/<id>_mask.png: rename or remove them"
-        )
-    if shared := [str(path) for path in masks if uses[path] > 1]:
-        raise ValueError(f"Masks of several images: {', '.join(shared)}; rename the images")
-    return Files(train, test)
-
-
-def digest(files: Files) -> str:
-    """SHA-256, in hex, of the names and the contents of a category's images and masks."""
-    whole = hashlib.sha256()
-    for sample in (*files.train, *files.test):
-        for path in filter(None, (sample.path, sample.mask)):
-            try:
-                with path.open("rb") as file:
-                    content = hashlib.file_digest(file, "sha256").hexdigest()
-            except OSError as error:  # preparing lists it among the other bad files
-                content = str(error.strerror)
-            whole.update(os.fsencode(f"{sample.name}\0{path.name}\0{content}\n"))
-    return whole.hexdigest()
-
-
-def check(files: Files) -> None:
-    """Decodes every image and mask once, and holds each mask against its image.
-
-    Raises:
-      ValueError: one line that lists all bad files, each with its reason.
-    """
-    bad = [
-        fault
-        for sample in (*files.train, *files.test)
-        for fault in faults(sample.path, sample.mask, defective=sample.defect != "good")
-    ]
-    if bad:
-        raise ValueError(f"{len(bad)} bad files, repair or remove them: {'; '.join(bad)}")
+from data.decoded import Images
+from data.images import read_image, read_mask
+from data.layout import CATEGORIES, HOMEPAGE, LICENCE, Sample, check, scan
+from data.streaming import leave_accelerators
 
 
 def prepare(category: str, root: str | os.PathLike, data_dir: str) -> "MvtecAd":
@@ -118,6 +31,7 @@ def prepare(category: str, root: str | os.PathLike, data_dir: str) -> "MvtecAd":
       ValueError: as `check`.
       OSError: the folder cannot be written, or what is there is damaged.
     """
+    leave_accelerators()
     builder = _builder(category, data_dir)
     if builder.data_path.exists():
         return builder
@@ -151,7 +65,7 @@ class MvtecAd(tfds.core.GeneratorBasedBuilder):
     RELEASE_NOTES = {"1.0.0": "Initial release."}
     BUILDER_CONFIGS = [tfds.core.BuilderConfig(name=category) for category in CATEGORIES]
     MANUAL_DOWNLOAD_INSTRUCTIONS = (
-        f"Obtain MVTec AD ({_LICENCE}) from {_HOMEPAGE} and unpack it, so that `manual_dir` holds "
+        f"Obtain MVTec AD ({LICENCE}) from {HOMEPAGE} and unpack it, so that `manual_dir` holds "
         "one folder a category."
     )
 
@@ -169,8 +83,8 @@ class MvtecAd(tfds.core.GeneratorBasedBuilder):
             builder=self,
             description="One category of MVTec AD (Bergmann et al., CVPR 2019) or of its layout.",
             features=tfds.features.FeaturesDict(features),
-            homepage=_HOMEPAGE,
-            license=_LICENCE,
+            homepage=HOMEPAGE,
+            license=LICENCE,
         )
 
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Any]:
@@ -200,13 +114,53 @@ class MvtecAd(tfds.core.GeneratorBasedBuilder):
             )
 
 
-def damaged(data_dir: str, error: Exception) -> OSError:
+def _damaged(data_dir: str, error: Exception) -> OSError:
     """The error for TFRecords that cannot be read back, with the way out."""
     reason = " ".join(str(error).split())[:200]
     return OSError(
         f"The prepared copy in {data_dir} is damaged: delete it, the next start makes another "
         f"({reason})"
     )
+
+
+def read(builder: MvtecAd, split: str, samples: list[Sample], image_size: int) -> Images:
+    """The images of a split, resized to `image_size` x `image_size`, sorted by path.
+
+    Raises:
+      OSError: the TFRecords are damaged.
+    """
+
+    def resize(example: dict[str, Any]) -> dict[str, Any]:
+        image = tf.image.resize(example["image"], [image_size] * 2, antialias=True)
+        return {**example, "image": tf.cast(tf.round(image), tf.uint8)}
+
+    examples: list[dict[str, Any]] = []
+    if samples:
+        try:
+            dataset = builder.as_dataset(
+                split=split,
+                decoders={"mask": tfds.decode.SkipDecoding()} if split == "train" else None,
+                read_config=tfds.ReadConfig(try_autocache=False),
+            )
+            dataset = dataset.map(resize, num_parallel_calls=tf.data.AUTOTUNE)
+            examples = sorted(dataset.as_numpy_iterator(), key=lambda example: example["path"])
+        except (AssertionError, KeyError, ValueError, OSError, tf.errors.OpError) as error:
+            raise _damaged(builder.data_dir, error) from error
+    return Images(
+        np.array([example["image"] for example in examples], np.uint8).reshape(
+            -1, image_size, image_size, 3
+        ),
+        [example["path"].decode() for example in examples],
+        [example["defect"].decode() for example in examples],
+        np.array([example["label"] for example in examples], np.int64),
+        [_mask(example) for example in examples] if split == "test" else [],
+    )
+
+
+def _mask(example: dict[str, Any]) -> np.ndarray | None:
+    if example["label"] and not example["has_mask"]:
+        return None
+    return example["mask"][..., 0] > 0
 
 
 def _builder(category: str, data_dir: str) -> MvtecAd:
@@ -216,30 +170,9 @@ def _builder(category: str, data_dir: str) -> MvtecAd:
     try:
         return MvtecAd(data_dir=data_dir, config=config)
     except Exception as error:  # a cut-off description of the copy fails in many ways
-        raise damaged(data_dir, error) from error
+        raise _damaged(data_dir, error) from error
     finally:
         logging.set_verbosity(verbosity)
-
-
-def _category_folder(root: Path, category: str) -> Path:
-    folder = root / category
-    if category in CATEGORIES and not folder.is_dir():
-        raise FileNotFoundError(
-            f"No folder {folder}: obtain MVTec AD (licence {_LICENCE}) from {_HOMEPAGE} and unpack "
-            f"it into {root}, or use the generated data set, --config=<config>.py:demo"
-        )
-    if not folder.is_dir() or folder.name != category:
-        raise ValueError(
-            f"Unknown category {category!r}: there is no folder {folder}; known are "
-            f"{', '.join(CATEGORIES)}, and any folder of the same layout under {root} works"
-        )
-    return folder
-
-
-def _sample(path: Path, folder: Path, masks: dict[tuple[str, str], Path]) -> Sample:
-    defect = path.parent.name
-    mask = masks.get((defect, f"{path.stem}_mask")) or masks.get((defect, path.stem))
-    return Sample(path, path.relative_to(folder).as_posix(), defect, mask)
 
 
 def _png(pixels: np.ndarray) -> io.BytesIO:

@@ -42,11 +42,22 @@ def per_device(step: Callable, seed: int) -> Callable:
     return run
 
 
-def data_parallel(step: Callable, seed: int) -> Callable:
-    """`(state, images [local devices, ...]) -> (state, metrics)`; uses the state up (donation)."""
-    return jax.pmap(
-        per_device(step, seed), axis_name=_AXIS, in_axes=(None, 0), out_axes=None, donate_argnums=0
-    )
+def data_parallel(step: Callable, seed: int, images_of: Callable) -> Callable:
+    """`(state, held, sent [local devices, n, ...]) -> (state, metrics)`; uses the state up.
+
+    One dispatch of n steps in a row. `images_of(held, sent)` makes a step's images on the device
+    from what all devices hold and from its own share of what is sent. The metrics are those of the
+    last step.
+    """
+    one_step = per_device(step, seed)
+
+    def run(state, held, sent):
+        state, metrics = jax.lax.scan(
+            lambda state, sent: one_step(state, images_of(held, sent)), state, sent
+        )
+        return state, jax.tree.map(lambda values: values[-1], metrics)
+
+    return jax.pmap(run, axis_name=_AXIS, in_axes=(None, None, 0), out_axes=None, donate_argnums=0)
 
 
 def replicate(tree: Any) -> Any:
@@ -87,6 +98,13 @@ def is_main() -> bool:
 def on_cpu() -> bool:
     """Whether computations run on XLA:CPU, which wants other forms of some of them."""
     return jax.default_backend() == "cpu"
+
+
+def free_bytes() -> int | None:
+    """Free memory of the fullest local device; None where it is the host's, as on CPU."""
+    stats = [device.memory_stats() for device in jax.local_devices()]
+    free = [s["bytes_limit"] - s["bytes_in_use"] for s in stats if s and "bytes_limit" in s]
+    return min(free, default=None)
 
 
 def device_names() -> list[str]:

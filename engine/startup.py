@@ -1,4 +1,4 @@
-"""What must be settled before JAX starts: how XLA compiles for a CPU, and who keeps its memory.
+"""What must be settled before JAX starts: compilation, its cache, and who keeps the memory.
 
 Called by programs only: importing the project as a library changes nothing of the process.
 """
@@ -8,6 +8,10 @@ import importlib.metadata
 import importlib.util
 import os
 import platform
+import tempfile
+
+import jax
+from absl import logging
 
 # Convolutions by XLA:CPU's own loops and not by the library that it otherwise hands them to: a step
 # takes a quarter less time. A jaxlib that does not know a flag aborts the process.
@@ -20,13 +24,39 @@ _LARGEST = 2**31 - 1
 
 
 def prepare() -> None:
-    """Sets XLA's flags and the memory allocator where JAX will run on a CPU; nothing elsewhere."""
+    """Chooses the compilation cache and, where JAX will run on a CPU, XLA's flag and allocator."""
+    _keep_compilations()
     if _accelerator_may_be_used():
         return
     flags = os.environ.get("XLA_FLAGS", "")
     if _FLAG not in flags and importlib.metadata.version("jaxlib").startswith(_JAXLIBS):
         os.environ["XLA_FLAGS"] = f"{flags} --{_FLAG}={_VALUE}".strip()
     _keep_memory()
+
+
+def _keep_compilations() -> None:
+    """Lets JAX keep what it compiles below the user's cache folder, unless the user names another.
+
+    A folder that cannot be written costs time and nothing else: a warning.
+    """
+    if "JAX_COMPILATION_CACHE_DIR" in os.environ:
+        return
+    caches = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
+    folder = os.path.join(caches, "fanogan_jax", "xla")
+    try:
+        os.makedirs(folder, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        logging.warning(
+            "No compilation cache, so every start compiles anew (%s): set XDG_CACHE_HOME to a "
+            "folder that can be written.",
+            error,
+        )
+        return
+    jax.config.update("jax_compilation_cache_dir", folder)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
 
 def _accelerator_may_be_used() -> bool:

@@ -1,6 +1,8 @@
 """Trains the stages of a method, one after the other, each resumable from its checkpoints."""
 
-from collections.abc import Callable, Iterator, Mapping
+import math
+import time
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
 
@@ -9,16 +11,10 @@ import numpy as np
 from absl import logging
 
 from engine import parallel
+from engine.batches import Batches
 from engine.checkpoint import Checkpoints
 from engine.logs import TrainingLog
 from engine.method import Method, Stage, TrainState, Variables
-
-Batches = Callable[[tuple[int, ...], int, int, tuple[int, int]], Iterator[np.ndarray]]
-"""(dims, seed, first step, (process, processes)) -> images [*dims, H, W, C] of each step on.
-
-The batch of step s is a pure function of (seed, s): a resumed run sees the images of an unbroken
-one, and no state of an iterator is saved.
-"""
 
 
 class Every(NamedTuple):
@@ -32,6 +28,21 @@ class Every(NamedTuple):
 def due(step: int, every: int, last: int) -> bool:
     """Whether something that happens every `every` steps, and at the last, happens at `step`."""
     return step % every == 0 or step == last
+
+
+def dispatches(first: int, last: int, every: Every, *, grouped: bool) -> Iterator[tuple[int, int]]:
+    """Cuts the steps after `first`, to `last`, into dispatches: (the last step of one, its size).
+
+    One step each on CPU, where a dispatch costs nothing beside a step, and where what is sent is
+    large (not `grouped`). Elsewhere as many as lie between two events of `every`, so that each
+    event still meets its step; what does not fill a group goes step by step.
+    """
+    group = math.gcd(*every) if grouped and not parallel.on_cpu() else 1
+    step = first
+    while step < last:
+        size = group if step % group == 0 and step + group <= last else 1
+        step += size
+        yield step, size
 
 
 def stage_seed(seed: int, index: int) -> int:
@@ -50,7 +61,14 @@ def check_batches(method: Method) -> None:
 
 
 def train(
-    method: Method, batches: Batches, workdir: str, *, seed: int, every: Every, examples: np.ndarray
+    method: Method,
+    batches: Batches,
+    workdir: str,
+    *,
+    seed: int,
+    every: Every,
+    examples: np.ndarray,
+    started: float | None = None,
 ) -> Variables:
     """Trains every stage that is not finished yet, and returns all networks.
 
@@ -61,17 +79,27 @@ def train(
       seed: of everything random.
       every: the periods of logging, saving and pictures, in steps.
       examples: held-out normal images [N, H, W, C] for the pictures.
+      started: when the program did, by time.monotonic(); the log says how long after it each
+        stage's first step was done. By default now.
 
     Raises:
       ValueError: a stage's batch does not divide over the devices.
       FloatingPointError: a loss is not finite; the last checkpoint is from before.
     """
     check_batches(method)
+    started = time.monotonic() if started is None else started
+    batches = batches._replace(held=parallel.replicate(batches.held))
     variables: Variables = {}
     for index, stage in enumerate(method.stages):
-        fit_seed = stage_seed(seed, index)
         variables = fit(
-            stage, variables, batches, workdir, seed=fit_seed, every=every, examples=examples
+            stage,
+            variables,
+            batches,
+            workdir,
+            seed=stage_seed(seed, index),
+            every=every,
+            examples=examples,
+            started=started,
         )
     return variables
 
@@ -85,20 +113,27 @@ def fit(
     seed: int,
     every: Every,
     examples: np.ndarray,
+    started: float | None,
 ) -> Variables:
     """Trains one stage from its newest checkpoint to its last step; see `train`."""
     last = stage.num_steps
-    dims = parallel.local_dims(stage.batch_dims)
     with Checkpoints(workdir, stage.name) as checkpoints:
         state = checkpoints.restore(jax.jit(stage.init)(jax.random.key(seed), variables))
         first = int(state.step)
-        logging.info("Stage %s: at step %d of %d, batches %s.", stage.name, first, last, dims)
         state = parallel.replicate(state)
-        step_fn = parallel.data_parallel(stage.step, seed)
-        stream = batches(dims, seed, first, parallel.process())
+        step_fn = parallel.data_parallel(stage.step, seed, batches.images)
+        sent = _sent(stage, batches, seed, first, every)
         with _log(workdir, stage, first) as log:
-            for step in range(first + 1, last + 1):
-                state, metrics = step_fn(state, next(stream))
+            following = next(sent, None)
+            while following:
+                step, arrays = following
+                state, metrics = step_fn(state, batches.held, arrays)
+                following = next(sent, None)  # drawn while the devices are at work
+                if started is not None:
+                    jax.block_until_ready(metrics)
+                    seconds = time.monotonic() - started
+                    logging.info("Step %d done %.1f s after the start.", step, seconds)
+                    started = None
                 if due(step, every.log, last) or due(step, every.save, last):
                     values = _finite(stage.name, step, jax.device_get(metrics))
                     if log and due(step, every.log, last):
@@ -108,6 +143,18 @@ def fit(
                 if log and due(step, every.pictures, last):
                     log.pictures(step, _pictures(stage, state, examples))
     return jax.device_get(state.variables)
+
+
+def _sent(
+    stage: Stage, batches: Batches, seed: int, first: int, every: Every
+) -> Iterator[tuple[int, Any]]:
+    """(Last step, arrays [local devices, steps, ...]) of each dispatch after step `first`."""
+    dims, last = parallel.local_dims(stage.batch_dims), stage.num_steps
+    logging.info("Stage %s: at step %d of %d, batches %s.", stage.name, first, last, dims)
+    stream = batches.sent(dims, seed, first, parallel.process())
+    for step, size in dispatches(first, last, every, grouped=batches.grouped):
+        steps = [next(stream) for _ in range(size)]
+        yield step, jax.tree.map(lambda *arrays: np.stack(arrays, axis=1), *steps)
 
 
 def _log(workdir: str, stage: Stage, first: int) -> AbstractContextManager[TrainingLog | None]:

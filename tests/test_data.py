@@ -1,12 +1,16 @@
 import itertools
+import os
+import shutil
 import socket
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 from PIL import Image
 
-from data import images, mvtec_ad, pipeline
+from data import decoded, images, layout, mvtec_ad, pipeline, sampling
+from engine import batches
 
 SIZE = 16
 
@@ -48,6 +52,10 @@ def load(folder, **options):
     return pipeline.load(
         folder.name, folder.parent, SIZE, data_dir=folder.parent.parent / "tfds", **options
     )
+
+
+def decoded_copy(folder):
+    return folder.parent.parent / "tfds" / "decoded" / f"{folder.name}_{SIZE}px.npz"
 
 
 def fails(folder, kind=ValueError):
@@ -170,6 +178,7 @@ def test_preparing_is_silent_and_stays_off_the_network(folder, capsys, monkeypat
 def test_the_source_is_only_read_and_prepared_once(folder, monkeypatch):
     before = sorted(folder.parent.rglob("*"))
     first = load(folder)
+    decoded_copy(folder).unlink()
     monkeypatch.setattr(mvtec_ad, "check", None)  # would fail if it were called again
     second = load(folder)
     assert sorted(folder.parent.rglob("*")) == before
@@ -211,6 +220,7 @@ def test_a_crash_while_preparing_leaves_nothing_that_is_trusted(folder, monkeypa
 @pytest.mark.parametrize("damage", ["cut", "flip", "delete", "empty"])
 def test_a_damaged_copy_is_named(folder, damage):
     load(folder)
+    decoded_copy(folder).unlink()
     (record,) = (folder.parent.parent / "tfds").rglob("*train.tfrecord*")
     data = bytearray(record.read_bytes())
     data[len(data) // 2] ^= 1
@@ -223,6 +233,7 @@ def test_a_damaged_copy_is_named(folder, damage):
 
 def test_a_copy_without_its_description_is_named(folder):
     load(folder)
+    decoded_copy(folder).unlink()
     (description,) = (folder.parent.parent / "tfds").rglob("dataset_info.json")
     for damage in (lambda: description.write_text(""), description.unlink):
         damage()
@@ -264,8 +275,8 @@ def test_an_unknown_category_lists_the_known(folder, category):
     message = str(caught.value)
     assert repr(category) in message and "\n" not in message
     assert "any folder of the same layout" in message
-    assert len(mvtec_ad.CATEGORIES) == 15
-    assert all(name in message for name in mvtec_ad.CATEGORIES)
+    assert len(layout.CATEGORIES) == 15
+    assert all(name in message for name in layout.CATEGORIES)
 
 
 def test_an_empty_training_folder_is_named(folder):
@@ -494,7 +505,7 @@ def numbers(batch):
 
 @pytest.mark.parametrize("size", [1, 7, 60, 64, 150])
 def test_each_epoch_sees_every_image_once(size):
-    steps = [pipeline.batch_indices(3, step, (size,), 60)[0] for step in range(300 // size + 2)]
+    steps = [sampling.batch_indices(3, step, (size,), 60)[0] for step in range(300 // size + 2)]
     stream = np.concatenate(steps)
     for epoch in range(len(stream) // 60):
         assert sorted(stream[60 * epoch : 60 * (epoch + 1)]) == list(range(60))
@@ -502,28 +513,28 @@ def test_each_epoch_sees_every_image_once(size):
 
 
 def test_indices_are_a_pure_function_of_seed_and_step():
-    first, flips = pipeline.batch_indices(1, 5, (5, 8), 60)
+    first, flips = sampling.batch_indices(1, 5, (5, 8), 60)
     assert first.shape == flips.shape == (5, 8) and flips.dtype == bool
-    again, flips_again = pipeline.batch_indices(1, 5, (5, 8), 60)
+    again, flips_again = sampling.batch_indices(1, 5, (5, 8), 60)
     np.testing.assert_array_equal(first, again)
     np.testing.assert_array_equal(flips, flips_again)
     for other in ((2, 5), (1, 6)):
-        indices, other_flips = pipeline.batch_indices(*other, (5, 8), 60)
+        indices, other_flips = sampling.batch_indices(*other, (5, 8), 60)
         assert not np.array_equal(first, indices) and not np.array_equal(flips, other_flips)
-    many = pipeline.batch_indices(0, 0, (10000,), 60)[1]
+    many = sampling.batch_indices(0, 0, (10000,), 60)[1]
     assert 0.47 < many.mean() < 0.53
 
 
 def test_no_images_are_refused():
     with pytest.raises(ValueError, match="no images"):
-        pipeline.batch_indices(0, 0, (4,), 0)
+        sampling.batch_indices(0, 0, (4,), 0)
 
 
 @pytest.mark.parametrize("leading", [(), (5,), (2, 3)])
 def test_the_images_of_a_step_do_not_depend_on_devices_and_processes(leading):
     batches = pipeline.train_batches(NUMBERED, flip=True)
     whole = next(batches((1, *leading, 16), 0, 7))[0]
-    expected = pipeline.batch_indices(0, 7, (*leading, 16), 60)[0]
+    expected = sampling.batch_indices(0, 7, (*leading, 16), 60)[0]
     np.testing.assert_array_equal(numbers(whole), expected)
     for local, count in ((8, 1), (2, 1), (2, 2), (1, 4)):
         dims = (local, *leading, 16 // (local * count))
@@ -542,10 +553,10 @@ def test_batches_are_scaled_and_resume():
     assert min(batch.min() for batch in whole) == -1 and max(b.max() for b in whole) == 1
     for batch, step in zip(batches((2, 5), 4, 3), range(3, 6), strict=False):
         np.testing.assert_array_equal(batch, whole[step])
-        indices, flips = pipeline.batch_indices(4, step, (10,), 10)
+        indices, flips = sampling.batch_indices(4, step, (10,), 10)
         expected = pixels[indices] / np.float32(127.5) - 1
         expected[flips] = expected[flips, :, ::-1]
-        np.testing.assert_array_equal(batch.reshape(10, 4, 6, 3), expected)
+        np.testing.assert_allclose(batch.reshape(10, 4, 6, 3), expected, atol=1e-7)
         if step == 5:
             break
 
@@ -553,9 +564,9 @@ def test_batches_are_scaled_and_resume():
 def test_flips_only_when_asked():
     pixels = picture(0, (10, 4, 4, 3))
     batch = next(pipeline.train_batches(pixels, flip=False)((1, 10), 4, 0))[0]
-    indices, flips = pipeline.batch_indices(4, 0, (10,), 10)
+    indices, flips = sampling.batch_indices(4, 0, (10,), 10)
     assert flips.any()
-    np.testing.assert_array_equal(batch, pixels[indices] / np.float32(127.5) - 1)
+    np.testing.assert_allclose(batch, pixels[indices] / np.float32(127.5) - 1, atol=1e-7)
 
 
 @pytest.mark.parametrize("batch", [60, 64, 200])
@@ -570,4 +581,130 @@ def test_evaluation_batches_are_in_order_and_end_short():
     assert [len(batch) for batch in batches] == [25, 25, 10]
     whole = np.concatenate(batches)
     assert whole.dtype == np.float32
-    np.testing.assert_array_equal(whole, NUMBERED / np.float32(127.5) - 1)
+    np.testing.assert_allclose(whole, NUMBERED / np.float32(127.5) - 1, atol=1e-7)
+
+
+@pytest.mark.parametrize(("leading", "flip"), [((), True), ((3,), True), ((), False)])
+def test_resident_batches_are_the_streamed_ones_to_the_bit(leading, flip):
+    pixels = picture(0, (10, 4, 6, 3))
+    streamed = pipeline.train_batches(pixels, flip=flip)
+    held = batches.resident(pixels, sampling.draws(10, flip=flip))
+    images_of = jax.jit(held.images)
+    for dims, process in (((2, *leading, 8), (0, 1)), ((2, *leading, 4), (1, 2))):
+        whole = streamed(dims, 7, 3, process)
+        sent = held.sent(dims, 7, 3, process)
+        for expected, draw in itertools.islice(zip(whole, sent, strict=True), 4):
+            images = images_of(held.held, draw)
+            assert images.dtype == np.float32
+            np.testing.assert_array_equal(images, expected)
+
+
+def test_scaling_ends_at_the_ends():
+    scaled = sampling.scale(np.array([0, 255], np.uint8))
+    assert scaled.dtype == np.float32 and scaled.tolist() == [-1.0, 1.0]
+
+
+# ---------------------------------------------------------------- the decoded copy
+
+
+def assert_equal_splits(a, b):
+    for left, right in zip(a[:3], b[:3], strict=True):
+        np.testing.assert_array_equal(left.images, right.images)
+        np.testing.assert_array_equal(left.labels, right.labels)
+        assert (left.paths, left.defects) == (right.paths, right.defects)
+        for mask, other in zip(left.masks, right.masks, strict=True):
+            np.testing.assert_array_equal(mask, other)
+    assert a.digest == b.digest
+
+
+def refuse(*_, **__):
+    raise AssertionError("files are decoded again")
+
+
+def test_the_decoded_copy_is_what_was_decoded(folder, monkeypatch):
+    (folder / "ground_truth/broken/001_mask.png").unlink()  # one image without a mask
+    first = load(folder)
+    monkeypatch.setattr(mvtec_ad, "prepare", refuse)
+    assert_equal_splits(load(folder), first)
+    assert [mask is None for mask in load(folder).test.masks] == [False, True] + [False] * 3
+    assert load(folder).test.masks[0].dtype == bool
+
+
+@pytest.mark.parametrize("change", ["pixels", "name", "mask", "size"])
+def test_a_stale_copy_is_known_by_content(folder, change, monkeypatch):
+    load(folder)
+    path = folder / "test/broken/000.png"
+    times = path.stat()
+    if change == "pixels":
+        save(path, picture(7))
+        os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))  # the date says nothing
+    elif change == "name":
+        (folder / "train/good/003.png").rename(folder / "train/good/103.png")
+    elif change == "mask":
+        save(folder / "ground_truth/broken/000_mask.png", square(at=9))
+    else:
+        copy = decoded_copy(folder)
+        copy.rename(copy.with_name(f"bottle_{SIZE // 2}px.npz"))
+        half = pipeline.load("bottle", folder.parent, SIZE // 2, data_dir=copy.parents[1])
+        assert half.train.images.shape[1:] == (SIZE // 2, SIZE // 2, 3)
+        return
+    second = load(folder)
+    if change == "pixels":
+        assert np.abs(pillow_resize(picture(7)).astype(int) - second.test.images[0]).max() <= 1
+    elif change == "name":
+        assert "train/good/103.png" in second.train.paths + second.calibration.paths
+    else:
+        np.testing.assert_array_equal(second.test.masks[0], square(at=9) > 0)
+    monkeypatch.setattr(mvtec_ad, "prepare", refuse)
+    assert_equal_splits(load(folder), second)  # the new copy is kept
+
+
+@pytest.mark.parametrize("damage", ["cut", "flip", "empty", "pickle"])
+def test_a_damaged_copy_is_made_anew(folder, damage, monkeypatch):
+    lines = []
+    monkeypatch.setattr(
+        pipeline.logging, "warning", lambda text, *values: lines.append(text % values)
+    )
+    first, copy = load(folder), decoded_copy(folder)
+    data = bytearray(copy.read_bytes())
+    data[len(data) // 2] ^= 1
+    copy.write_bytes({"cut": data[:-100], "flip": data, "empty": b"", "pickle": b""}[damage])
+    if damage == "pickle":
+        with open(copy, "wb") as file:
+            np.savez(file, format=np.array([{}], dtype=object))
+    assert_equal_splits(load(folder), first)
+    assert len(lines) == 1 and str(copy) in lines[0] and "\n" not in lines[0]
+
+
+def test_a_copy_that_cannot_be_kept_is_a_warning(folder, monkeypatch):
+    lines = []
+    monkeypatch.setattr(
+        pipeline.logging, "warning", lambda text, *values: lines.append(text % values)
+    )
+    (folder.parent.parent / "tfds").mkdir()
+    decoded_copy(folder).parent.write_text("a file in the way")
+    assert len(load(folder).train.paths) == 11
+    assert any("are not kept" in line for line in lines)
+
+
+def test_a_copy_from_another_machine(folder, tmp_path):
+    """`root` may be the file itself, where the images are not at hand."""
+    first = load(folder)
+    path = tmp_path / "carried.npz"
+    decoded_copy(folder).rename(path)
+    shutil.rmtree(folder)
+    assert_equal_splits(pipeline.load("bottle", path, SIZE, data_dir=tmp_path / "none"), first)
+    for category, size in (("carpet", SIZE), ("bottle", SIZE + 1)):
+        with pytest.raises(ValueError, match=f"holds bottle at {SIZE} px, not {category}"):
+            pipeline.load(category, path, size, data_dir=tmp_path / "none")
+    path.write_text("no images")
+    with pytest.raises(ValueError, match="carried.npz holds no decoded images"):
+        pipeline.load("bottle", path, SIZE)
+
+
+def test_packed_masks_of_every_size():
+    masks = [square((3, 5), 0) > 0, None, square((9, 7)) > 0, np.zeros((1, 1), bool)]
+    for chosen in (masks, masks[:1], [None], []):
+        found = decoded._unpack(*decoded._pack(chosen))
+        for mask, expected in zip(found, chosen, strict=True):
+            np.testing.assert_array_equal(mask, expected)

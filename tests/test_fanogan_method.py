@@ -8,8 +8,9 @@ import numpy as np
 import optax
 import pytest
 
-from data import pipeline
+from data import pipeline, sampling
 from engine import parallel
+from engine.batches import resident
 from engine.checkpoint import Checkpoints
 from engine.method import TrainState
 from engine.scoring import restore_scorer, score_all
@@ -25,16 +26,16 @@ class Stopped(Exception):
 
 
 def stop_after(batches, count):
-    """`batches` that raise once `count` batches have been given out, over all calls."""
+    """`batches` that raise when batch `count` is asked for, over all calls."""
     given = iter(range(count))
 
-    def stopping(*args, **fields):
-        for batch in batches(*args, **fields):
+    def stopping(*args):
+        for sent in batches.sent(*args):
             if next(given, None) is None:
                 raise Stopped
-            yield batch
+            yield sent
 
-    return stopping
+    return batches._replace(sent=stopping)
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +46,7 @@ def pixels(images):
 
 def run(config, pixels, workdir, stops=()):
     """Trains to the end, interrupted after each of `stops` more batches."""
-    batches = pipeline.train_batches(pixels, flip=True)
+    batches = resident(pixels, sampling.draws(len(pixels), flip=True))
     examples = next(pipeline.eval_batches(pixels, 4))
     go = partial(train, build(config), seed=0, every=EVERY, examples=examples)
     for count in stops:

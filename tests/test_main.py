@@ -4,6 +4,7 @@ import csv
 import importlib
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -37,7 +38,8 @@ SMALL = [
 
 def program(*arguments, **environment):
     """Runs main.py on one CPU device; its exit code, output and errors."""
-    environment = {**os.environ, "XLA_FLAGS": "", **environment}
+    merged = {**os.environ, "XLA_FLAGS": "", **environment}
+    environment = {name: value for name, value in merged.items() if value is not None}
     command = [sys.executable, "main.py", *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment)
 
@@ -219,6 +221,53 @@ def test_killed_and_started_again_ends_with_the_same_bits(finished, root, tmp_pa
     assert (workdir / "scores.csv").read_bytes() == (finished[0] / "scores.csv").read_bytes()
     both = [json.loads(line) for line in log.read_text().splitlines()]
     assert [line["step"] for line in both] == [10, 20, 30, 10, 20, 30, 40, 50, 60]
+
+
+def test_a_run_that_finds_the_decoded_copy_needs_no_tensorflow(finished, root, tmp_path):
+    """TensorFlow cannot even be imported; the scores are those of a run with it."""
+    for name in ("tensorflow", "tensorflow_datasets"):
+        (tmp_path / f"{name}.py").write_text("raise ImportError('blocked by a test')")
+    blocked = {"PYTHONPATH": str(tmp_path)}
+    done = program(*arguments(root, tmp_path / "w"), **blocked)
+    assert done.returncode == 0, done.stderr
+    scores = (tmp_path / "w" / "scores.csv").read_bytes()
+    assert scores == (finished[0] / "scores.csv").read_bytes()
+    others = (f"--config.data.prepared={tmp_path}/none",)
+    done = program(*arguments(root, tmp_path / "w2", *others), **blocked)
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    last = done.stderr.strip().splitlines()[-1]
+    assert "TensorFlow is needed to decode images" in last and "blocked by a test" in last
+
+
+def test_streamed_and_resident_runs_end_with_the_same_bits(finished, root, tmp_path):
+    """And so does one from the decoded copy alone: the images may lie elsewhere."""
+    copy = root.parent / "prepared" / "decoded" / "part_16px.npz"
+    streamed = arguments(root, tmp_path / "w", "--config.data.resident=False")
+    carried = arguments(copy, tmp_path / "w2", f"--config.data.prepared={tmp_path}/none")
+    for command, workdir in ((streamed, tmp_path / "w"), (carried, tmp_path / "w2")):
+        done = program(*command)
+        assert done.returncode == 0, done.stderr
+        scores = (workdir / "scores.csv").read_bytes()
+        assert scores == (finished[0] / "scores.csv").read_bytes()
+
+
+def test_the_first_steps_time_is_told(finished):
+    assert re.search(r"Step 1 done \d+\.\d s after the start", finished[1].stderr)
+
+
+def test_compilation_cache_of_the_user(finished, root, tmp_path):
+    """Made where the user keeps caches; where that cannot be, a warning and no error."""
+    few = ("--config.gan.num_steps=1", "--config.encoding.num_steps=1")
+    environment = {"XDG_CACHE_HOME": str(tmp_path / "cache"), "JAX_COMPILATION_CACHE_DIR": None}
+    done = program(*arguments(root, tmp_path / "w", *few), **environment)
+    assert done.returncode == 0, done.stderr
+    assert list((tmp_path / "cache" / "fanogan_jax" / "xla").iterdir())
+    shutil.rmtree(tmp_path / "cache")
+    (tmp_path / "cache").write_text("a file in the way")
+    done = program(*arguments(root, tmp_path / "w2", *few), **environment)
+    assert done.returncode == 0, done.stderr
+    (line,) = [line for line in done.stderr.splitlines() if "compilation cache" in line]
+    assert str(tmp_path / "cache") in line and "XDG_CACHE_HOME" in line
 
 
 def test_another_experiment_is_refused(finished, root):

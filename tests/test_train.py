@@ -1,4 +1,8 @@
+import itertools
 import json
+import re
+import time
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -6,11 +10,12 @@ import numpy as np
 import optax
 import pytest
 
-from engine import checkpoint
+from engine import checkpoint, parallel
+from engine.batches import resident, resident_if_it_fits, streamed
 from engine.logs import read_metrics
 from engine.method import Aux, Method, Score, Stage, descend, init_state
 from engine.scoring import restore_scorer, score_all
-from engine.train import Every, due, stage_seed, train
+from engine.train import Every, dispatches, due, stage_seed, train
 
 
 @pytest.mark.parametrize(
@@ -71,7 +76,7 @@ EXAMPLES = np.zeros((2, 2, 2, 1), np.float32)
 
 def go(method, workdir, every=None):
     every = every or Every(1, 1, 2)
-    return train(method, ones, str(workdir), seed=0, every=every, examples=EXAMPLES)
+    return train(method, streamed(ones), str(workdir), seed=0, every=every, examples=EXAMPLES)
 
 
 def test_learns_logs_and_scores(tmp_path):
@@ -92,6 +97,99 @@ def test_learns_logs_and_scores(tmp_path):
     assert score.map.shape == (4, 2, 2)
 
 
+def cut(first, last, every, monkeypatch, *, on_cpu=False, grouped=True):
+    monkeypatch.setattr(parallel, "on_cpu", lambda: on_cpu)
+    return list(dispatches(first, last, Every(*every), grouped=grouped))
+
+
+def test_dispatches_end_where_something_is_due(monkeypatch):
+    assert cut(0, 60, (20, 40, 60), monkeypatch) == [(20, 20), (40, 20), (60, 20)]
+    # Begun within a group, and ended within one: step by step.
+    assert cut(18, 43, (20, 20, 20), monkeypatch) == [
+        *[(19, 1), (20, 1), (40, 20)],
+        *[(41, 1), (42, 1), (43, 1)],
+    ]
+    assert cut(3, 3, (20, 20, 20), monkeypatch) == []
+    for options in ({"on_cpu": True}, {"grouped": False}):
+        steps = cut(0, 4, (2, 2, 2), monkeypatch, **options)
+        assert steps == [(step, 1) for step in range(1, 5)]
+
+
+def brightness(dims, seed, first_step, process):
+    """Step s shows image s, unflipped."""
+    for step in itertools.count(first_step):
+        yield np.full(dims, step, np.int32), np.zeros(dims, bool)
+
+
+def test_many_steps_in_one_dispatch_are_the_steps_one_by_one(tmp_path, monkeypatch):
+    """Also where a run begins and ends within a group; what is logged and saved is the same."""
+    pixels = np.arange(40, 240, 20, dtype=np.uint8)[:, None, None, None] * np.ones((2, 2, 1), "u1")
+    batches = resident(pixels, brightness)
+
+    def run(workdir, *lasts):
+        for last in lasts:
+            variables = train(
+                toy(last), batches, str(workdir), seed=0, every=Every(2, 4, 4), examples=EXAMPLES
+            )
+        lines = read_metrics(str(workdir))
+        return variables, [(line["step"], line["w_loss"]) for line in lines]
+
+    single, expected = run(tmp_path / "single", 10)
+    monkeypatch.setattr(parallel, "on_cpu", lambda: False)
+    grouped, logged = run(tmp_path / "grouped", 3, 10)
+    np.testing.assert_allclose(grouped["w"]["params"]["mean"], single["w"]["params"]["mean"])
+    assert dict(logged).keys() >= dict(expected).keys()
+    for step, loss in expected:
+        np.testing.assert_allclose(dict(logged)[step], loss, rtol=1e-6)
+
+
+@pytest.mark.parametrize(("free", "held"), [(None, True), (64, True), (63, False)])
+def test_images_that_do_not_fit_are_streamed_and_a_line_says_why(free, held, monkeypatch):
+    lines = []
+    monkeypatch.setattr(parallel, "free_bytes", lambda: free)
+    monkeypatch.setattr(
+        "engine.batches.logging.warning", lambda text, *values: lines.append(text % values)
+    )
+    pixels = np.zeros((2, 2, 4, 2), np.uint8)  # 32 bytes
+    batches = resident_if_it_fits(pixels, brightness, ones)
+    assert batches.sent is (brightness if held else ones)
+    assert batches.held is pixels if held else batches.held == ()
+    assert [("streamed" in line, "free on a device" in line) for line in lines] == (
+        [] if held else [(True, True)]
+    )
+
+
+def test_free_memory_is_that_of_the_fullest_device(monkeypatch):
+    class Device:
+        def __init__(self, stats):
+            self.memory_stats = lambda: stats
+
+    def free(*stats):
+        monkeypatch.setattr(jax, "local_devices", lambda: [Device(entry) for entry in stats])
+        return parallel.free_bytes()
+
+    assert free({"bytes_limit": 9, "bytes_in_use": 2}, {"bytes_limit": 8, "bytes_in_use": 5}) == 3
+    assert free(None, None) is None  # a CPU says nothing
+
+
+def test_the_time_to_the_first_step_is_logged_once_a_stage(tmp_path, monkeypatch):
+    lines = []
+    info = SimpleNamespace(info=lambda text, *values: lines.append(text % values))
+    monkeypatch.setattr("engine.train.logging", info)
+    train(
+        toy(),
+        streamed(ones),
+        str(tmp_path),
+        seed=0,
+        every=Every(1, 4, 4),
+        examples=EXAMPLES,
+        started=time.monotonic() - 100,
+    )
+    (line,) = [line for line in lines if "after the start" in line]
+    step, seconds = re.fullmatch(r"Step (\d+) done (.*) s after the start\.", line).groups()
+    assert step == "1" and 100 < float(seconds) < 200
+
+
 def test_a_finished_stage_passes_through(tmp_path):
     first = go(toy(), tmp_path)
 
@@ -99,7 +197,9 @@ def test_a_finished_stage_passes_through(tmp_path):
         raise AssertionError("a finished stage needs no images")
         yield
 
-    again = train(toy(), no_batches, str(tmp_path), seed=0, every=Every(1, 1, 1), examples=EXAMPLES)
+    again = train(
+        toy(), streamed(no_batches), str(tmp_path), seed=0, every=Every(1, 1, 1), examples=EXAMPLES
+    )
     assert jax.tree.map(float, again) == jax.tree.map(float, first)
 
 

@@ -1,0 +1,112 @@
+"""A category's decoded images in one `.npz`: a run that finds it needs no TensorFlow.
+
+The file says which source files it was made from (their SHA-256) and at which size, so that a stale
+one is known by content. Its ZIP container holds a checksum of every array.
+"""
+
+import os
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+_FORMAT = 1
+
+
+class Images(NamedTuple):
+    """Images of one split, sorted by path."""
+
+    images: np.ndarray  # uint8 [N, S, S, 3]
+    paths: list[str]  # relative to the category's folder
+    defects: list[str]  # 'good' or the defect's folder
+    labels: np.ndarray  # int64 [N]; 0 good, 1 defective
+    # bool [h, w] each, at the image's own size; None for a defective image without a mask.
+    masks: list[np.ndarray | None]  # empty for training images
+
+
+class Decoded(NamedTuple):
+    """All images of a category at one size, and what they were made from."""
+
+    category: str
+    digest: str  # SHA-256 of the source files
+    train: Images
+    test: Images
+
+
+def write(path: str, decoded: Decoded) -> None:
+    """Writes `path` as a whole or not at all, and its folder if need be.
+
+    Raises:
+      OSError: it cannot be written.
+    """
+    sizes, bits = _pack(decoded.test.masks)
+    arrays = {
+        "format": np.array(_FORMAT),
+        "category": np.array(decoded.category),
+        "digest": np.array(decoded.digest),
+        "mask_sizes": sizes,
+        "mask_bits": bits,
+    }
+    for split, images in (("train", decoded.train), ("test", decoded.test)):
+        arrays[f"{split}_images"] = images.images
+        arrays[f"{split}_paths"] = np.array(images.paths, dtype=np.str_)
+        arrays[f"{split}_defects"] = np.array(images.defects, dtype=np.str_)
+        arrays[f"{split}_labels"] = images.labels
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    temporary = f"{path}.{os.getpid()}.tmp"
+    try:
+        with open(temporary, "wb") as file:
+            np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
+        os.replace(temporary, path)
+    except BaseException:
+        if os.path.exists(temporary):
+            os.remove(temporary)
+        raise
+
+
+def read(path: str) -> Decoded:
+    """What `write` wrote.
+
+    Raises:
+      FileNotFoundError: there is no such file.
+      ValueError: it is no such file, or damaged.
+    """
+    try:
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
+            arrays = dict(archive)
+        if arrays["format"] != _FORMAT:
+            raise ValueError(f"format {arrays['format']} is not {_FORMAT}")
+        masks = _unpack(arrays["mask_sizes"], arrays["mask_bits"])
+        train, test = (
+            Images(
+                arrays[f"{split}_images"],
+                arrays[f"{split}_paths"].tolist(),
+                arrays[f"{split}_defects"].tolist(),
+                arrays[f"{split}_labels"],
+                masks if split == "test" else [],
+            )
+            for split in ("train", "test")
+        )
+        return Decoded(str(arrays["category"]), str(arrays["digest"]), train, test)
+    except FileNotFoundError:
+        raise
+    except Exception as error:  # a cut or altered ZIP file fails in many ways
+        reason = " ".join(str(error).split())[:200]
+        raise ValueError(f"{path} holds no decoded images ({reason}): delete it") from error
+
+
+def _pack(masks: Sequence[np.ndarray | None]) -> tuple[np.ndarray, np.ndarray]:
+    """Heights and widths [N, 2], 0 where there is no mask, and all pixels as one row of bits."""
+    sizes = [(0, 0) if mask is None else mask.shape for mask in masks]
+    pixels = [mask.ravel() for mask in masks if mask is not None]
+    row = np.concatenate([np.zeros(0, bool), *pixels])
+    return np.array(sizes, np.int64).reshape(-1, 2), np.packbits(row)
+
+
+def _unpack(sizes: np.ndarray, bits: np.ndarray) -> list[np.ndarray | None]:
+    counts = sizes.prod(axis=1)
+    row = np.unpackbits(bits, count=int(counts.sum())).astype(bool)
+    parts = np.split(row, np.cumsum(counts)[:-1]) if len(sizes) else []
+    return [
+        part.reshape(size) if part.size else None for part, size in zip(parts, sizes, strict=True)
+    ]

@@ -1,0 +1,120 @@
+"""The folders of MVTec AD, and any of their layout: which files there are, what is wrong with them.
+
+    <root>/<category>/train/good/*                      normal images
+                      test/good/*, test/<defect>/*      normal and defective images
+                      ground_truth/<defect>/*_mask.png  what is defective in test/<defect>/*.png
+
+Images are PNG, JPEG, BMP or TIFF; other and hidden files are ignored.
+"""
+
+import hashlib
+import os
+from collections import Counter
+from pathlib import Path
+from typing import NamedTuple
+
+from data.images import faults, images_below, images_in
+
+CATEGORIES = tuple(
+    "bottle cable capsule carpet grid hazelnut leather metal_nut pill screw tile toothbrush "
+    "transistor wood zipper".split()
+)
+HOMEPAGE = "https://www.mvtec.com/company/research/datasets/mvtec-ad"
+LICENCE = "CC BY-NC-SA 4.0"
+
+
+class Sample(NamedTuple):
+    """One image of a category."""
+
+    path: Path
+    name: str  # relative to the category's folder, e.g. 'test/broken_large/000.png'
+    defect: str  # 'good' or the defect's folder
+    mask: Path | None
+
+
+class Files(NamedTuple):
+    """All images of a category, sorted by name."""
+
+    train: list[Sample]
+    test: list[Sample]
+
+
+def scan(root: str | os.PathLike, category: str) -> Files:
+    """Lists a category's images and the mask of each, by name; opens none of them.
+
+    The mask of `test/<defect>/<id>.png` is `ground_truth/<defect>/<id>_mask.png`, or `<id>.png`,
+    in any of the image formats.
+
+    Raises:
+      ValueError: unknown category, no training images, a mask without an image.
+      FileNotFoundError: one of the 15 categories that is not there.
+    """
+    folder = _category_folder(Path(root).expanduser(), category)
+    train = [_sample(path, folder, {}) for path in images_in(folder / "train" / "good")]
+    if not train:
+        raise ValueError(
+            f"No training images: {folder / 'train' / 'good'} holds no PNG, JPEG, BMP or TIFF "
+            "file; put the normal images there"
+        )
+    masks = images_below(folder / "ground_truth")
+    by_name = {(path.parent.name, path.stem): path for path in masks}
+    test = [_sample(path, folder, by_name) for path in images_below(folder / "test")]
+    uses = Counter(sample.mask for sample in test)
+    if unused := [str(path) for path in masks if not uses[path]]:
+        raise ValueError(
+            f"Masks that belong to no image: {', '.join(unused)}; test/<defect>/<id>.png has the "
+            "mask ground_truth/<defect>/<id>_mask.png: rename or remove them"
+        )
+    if shared := [str(path) for path in masks if uses[path] > 1]:
+        raise ValueError(f"Masks of several images: {', '.join(shared)}; rename the images")
+    return Files(train, test)
+
+
+def digest(files: Files) -> str:
+    """SHA-256, in hex, of the names and the contents of a category's images and masks."""
+    whole = hashlib.sha256()
+    for sample in (*files.train, *files.test):
+        for path in filter(None, (sample.path, sample.mask)):
+            try:
+                with path.open("rb") as file:
+                    content = hashlib.file_digest(file, "sha256").hexdigest()
+            except OSError as error:  # preparing lists it among the other bad files
+                content = str(error.strerror)
+            whole.update(os.fsencode(f"{sample.name}\0{path.name}\0{content}\n"))
+    return whole.hexdigest()
+
+
+def check(files: Files) -> None:
+    """Decodes every image and mask once, and holds each mask against its image.
+
+    Raises:
+      ValueError: one line that lists all bad files, each with its reason.
+    """
+    bad = [
+        fault
+        for sample in (*files.train, *files.test)
+        for fault in faults(sample.path, sample.mask, defective=sample.defect != "good")
+    ]
+    if bad:
+        raise ValueError(f"{len(bad)} bad files, repair or remove them: {'; '.join(bad)}")
+
+
+def _category_folder(root: Path, category: str) -> Path:
+    folder = root / category
+    if category in CATEGORIES and not folder.is_dir():
+        raise FileNotFoundError(
+            f"No folder {folder}: obtain MVTec AD (licence {LICENCE}) from {HOMEPAGE} and unpack "
+            f"it into {root}, or use the generated data set, --config=<config>.py:demo"
+        )
+    if not folder.is_dir() or folder.name != category:
+        raise ValueError(
+            f"Unknown category {category!r}: there is no folder {folder}; known are "
+            f"{', '.join(CATEGORIES)}, and any folder of the same layout under {root} works"
+        )
+    return folder
+
+
+def _sample(path: Path, folder: Path, masks: dict[tuple[str, str], Path]) -> Sample:
+    defect = path.parent.name
+    mask = masks.get((defect, f"{path.stem}_mask")) or masks.get((defect, path.stem))
+    return Sample(path, path.relative_to(folder).as_posix(), defect, mask)

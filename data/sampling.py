@@ -1,0 +1,91 @@
+"""Which images a training step sees, and how pixels become numbers: NumPy only.
+
+The draws of step s are a pure function of (seed, s): a resumed run sees the images of an unbroken
+one, no iterator state is saved and nothing is decoded to be skipped. Batches gathered on the device
+and batches streamed by tf.data come from these same draws.
+"""
+
+import itertools
+import math
+from collections.abc import Callable, Iterator
+
+import numpy as np
+
+# draws(dims, seed, first_step, process=(index, count)) -> (indices, flips) of each step on, endless
+Draws = Callable[..., Iterator[tuple[np.ndarray, np.ndarray]]]
+
+# Independent random streams of one seed.
+_ORDER, _FLIPS, _HELD_OUT = range(3)
+
+
+def scale(pixels: np.ndarray) -> np.ndarray:
+    """uint8 in [0, 255] -> float32 in [-1, 1].
+
+    2 x - 255 is exact and one multiplication rounds: the same bits in NumPy, TensorFlow and XLA on
+    any device, where x / 127.5 - 1 is one rounding more or less, as the compiler likes.
+    """
+    return (2 * pixels.astype(np.float32) - 255) * np.float32(1 / 255)
+
+
+def held_out(seed: int, num_images: int, share: float) -> tuple[np.ndarray, np.ndarray]:
+    """Sorted indices of the images that are trained on, and of those held out.
+
+    At least one is held out if `share` is not 0, and never all.
+    """
+    order = np.random.default_rng((seed, _HELD_OUT)).permutation(num_images)
+    count = min(max(round(num_images * share), 1), num_images - 1) if share else 0
+    return np.sort(order[count:]), np.sort(order[:count])
+
+
+def batch_indices(
+    seed: int, step: int, batch_dims: tuple[int, ...], num_images: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Which images step `step` sees, over all devices, and which of them flipped.
+
+    The steps cut up an endless row of permutations of all images, one an epoch, so each epoch sees
+    every image once, and a batch larger than the data set repeats images.
+
+    Returns:
+      int64 indices in [0, num_images) and bool flips, both [*batch_dims].
+    """
+    if num_images < 1:
+        raise ValueError("no images to draw batches from")
+    size = math.prod(batch_dims)
+    epochs, places = np.divmod(step * size + np.arange(size), num_images)
+    indices = np.empty(size, np.int64)
+    for epoch in np.unique(epochs):
+        order = np.random.default_rng((seed, _ORDER, epoch)).permutation(num_images)
+        indices[epochs == epoch] = order[places[epochs == epoch]]
+    flips = np.random.default_rng((seed, _FLIPS, step)).random(size) < 0.5
+    return indices.reshape(batch_dims), flips.reshape(batch_dims)
+
+
+def draws(num_images: int, *, flip: bool) -> Draws:
+    """Endless draws from `num_images` images.
+
+    Args:
+      num_images: how many there are.
+      flip: whether each image is mirrored, left to right, every other time.
+
+    Returns:
+      `draws(dims, seed, first_step, process=(index, count))`, an iterator over the draws of steps
+      first_step, first_step + 1, ...: indices (int32) and flips (bool), both [*dims], where dims
+      are (local devices, *leading, batch per device). All devices of all processes together see the
+      images that one device would see.
+    """
+
+    def draw(
+        dims: tuple[int, ...], seed: int, first_step: int, process: tuple[int, int] = (0, 1)
+    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        (index, count), (local, *leading, batch) = process, dims
+        devices = local * count
+
+        def mine(drawn: np.ndarray) -> np.ndarray:
+            by_device = np.moveaxis(drawn.reshape(*leading, devices, batch), -2, 0)
+            return by_device[index * local : (index + 1) * local]
+
+        for step in itertools.count(first_step):
+            indices, flips = batch_indices(seed, step, (*leading, devices * batch), num_images)
+            yield mine(indices.astype(np.int32)), mine(flips & flip)
+
+    return draw

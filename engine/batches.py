@@ -1,0 +1,71 @@
+"""Where the images of a training step come from: the device's own memory, or the host.
+
+A category is small (391 images at most): as uint8 it lies on every device once, and per step the
+host sends only which images, and which of them flipped. Images are float32 in [-1, 1].
+"""
+
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl import logging
+
+from engine import parallel
+
+Stream = Callable[[tuple[int, ...], int, int, tuple[int, int]], Iterator[Any]]
+"""(dims, seed, first step, (process, processes)) -> what each step from that one on gets, endless.
+
+What step s gets is a pure function of (seed, s): a resumed run sees the images of an unbroken one,
+and no state of an iterator is saved. Arrays begin with dims.
+"""
+
+
+class Batches(NamedTuple):
+    """Training images, as `engine.train` takes them."""
+
+    held: Any  # arrays that every device holds, placed once
+    sent: Stream  # what the host sends for each step
+    images: Callable[[Any, Any], jax.Array]
+    """(held, one device's share of sent) -> its images; pure, a part of the jitted step."""
+    grouped: bool  # whether what is sent is so small that many steps' worth go at once
+
+
+def streamed(images: Stream) -> Batches:
+    """Batches whose images, float32 [*dims, H, W, C], the host sends for each step."""
+    return Batches((), images, lambda _, sent: sent, grouped=False)
+
+
+def resident(pixels: np.ndarray, draws: Stream) -> Batches:
+    """Batches gathered on the device from `pixels`, uint8 [N, H, W, C].
+
+    `draws` gives the indices (int32) and flips (bool) of each step, [*dims] both.
+    """
+    return Batches(pixels, draws, gather, grouped=True)
+
+
+def gather(pixels: jax.Array, draw: tuple[jax.Array, jax.Array]) -> jax.Array:
+    """The images [*dims, H, W, C] that `draw` names, mirrored where it says so, in [-1, 1]."""
+    indices, flips = draw
+    images = pixels[indices]
+    images = jnp.where(flips[..., None, None, None], jnp.flip(images, axis=-2), images)
+    # As data/sampling.py scales them, to the bit.
+    return (2 * images.astype(jnp.float32) - 255) * np.float32(1 / 255)
+
+
+def resident_if_it_fits(pixels: np.ndarray, draws: Stream, images: Stream) -> Batches:
+    """`resident`, or `streamed` with a warning where a device's memory is too small for that.
+
+    Half of what is free must do for the images: the rest is for networks and activations.
+    """
+    free = parallel.free_bytes()
+    if free is None or 2 * pixels.nbytes <= free:
+        return resident(pixels, draws)
+    logging.warning(
+        "Training images are streamed, not resident: their %.1f MB are more than half of the "
+        "%.1f MB that are free on a device.",
+        pixels.nbytes / 1e6,
+        free / 1e6,
+    )
+    return streamed(images)

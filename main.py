@@ -21,12 +21,16 @@ _STARTED = time.monotonic()
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "0")
 
+from engine import startup
+
+startup.keep_memory()
+
 import numpy as np
 from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
 from data import demo, pipeline, sampling
-from engine import batches, checkpoint, evaluation, parallel, startup
+from engine import batches, checkpoint, evaluation, parallel
 from engine.method import make
 from engine.scoring import restore_scorer
 from engine.train import Every, check_batches, train

@@ -1,6 +1,7 @@
-"""What must be settled before JAX starts: compilation, its cache, and who keeps the memory.
+"""What must be settled before JAX starts: who keeps the memory, compilation, its cache.
 
-Called by programs only: importing the project as a library changes nothing of the process.
+Called by programs only: importing the project as a library changes nothing of the process. Nothing
+is imported here that starts a thread, so that `keep_memory` can come before all of them.
 """
 
 import ctypes
@@ -9,9 +10,6 @@ import importlib.util
 import os
 import platform
 import tempfile
-
-import jax
-from absl import logging
 
 # Convolutions by XLA:CPU's own loops and not by the library that it otherwise hands them to: a step
 # takes a quarter less time. A jaxlib that does not know a flag aborts the process.
@@ -23,15 +21,32 @@ _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8  # of glibc's ma
 _LARGEST = 2**31 - 1
 
 
-def prepare() -> None:
-    """Chooses the compilation cache and, where JAX will run on a CPU, XLA's flag and allocator."""
-    _keep_compilations()
-    if _accelerator_may_be_used():
+def keep_memory() -> None:
+    """Lets glibc keep what XLA:CPU frees after a step for the next; to be called before any import.
+
+    Else a step's buffers of hundreds of MB go back to the system, which zeroes them anew, page by
+    page, for every step: a fifth of its time.
+    """
+    if platform.libc_ver()[0] != "glibc" or _accelerator_may_be_used():
         return
+    libc = ctypes.CDLL(None)
+    # XLA allocates in threads of its own, and an arena of their own cannot hold more than 64 MB:
+    # all share the first. It is too late for that once another thread has one.
+    for parameter, value in (
+        (_M_ARENA_MAX, 1),
+        (_M_MMAP_THRESHOLD, _LARGEST),
+        (_M_TRIM_THRESHOLD, _LARGEST),
+    ):
+        libc.mallopt(parameter, value)
+
+
+def prepare() -> None:
+    """Chooses the compilation cache and, where JAX will run on a CPU, XLA's flag."""
+    _keep_compilations()
     flags = os.environ.get("XLA_FLAGS", "")
-    if _FLAG not in flags and importlib.metadata.version("jaxlib").startswith(_JAXLIBS):
+    known = importlib.metadata.version("jaxlib").startswith(_JAXLIBS)
+    if known and _FLAG not in flags and not _accelerator_may_be_used():
         os.environ["XLA_FLAGS"] = f"{flags} --{_FLAG}={_VALUE}".strip()
-    _keep_memory()
 
 
 def _keep_compilations() -> None:
@@ -39,6 +54,9 @@ def _keep_compilations() -> None:
 
     A folder that cannot be written costs time and nothing else: a warning.
     """
+    import jax
+    from absl import logging
+
     if "JAX_COMPILATION_CACHE_DIR" in os.environ:
         return
     caches = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
@@ -65,21 +83,3 @@ def _accelerator_may_be_used() -> bool:
     if platforms:
         return platforms != "cpu"
     return any(importlib.util.find_spec(name) for name in ("jax_plugins", "libtpu"))
-
-
-def _keep_memory() -> None:
-    """Lets glibc keep what XLA frees after a step for the next one.
-
-    Else a step's buffers of hundreds of MB go back to the system, which zeroes them anew, page by
-    page, for every step: a fifth of its time.
-    """
-    if platform.libc_ver()[0] != "glibc":
-        return
-    libc = ctypes.CDLL(None)
-    # XLA allocates in threads of its own, whose arenas cannot grow beyond 64 MB: all share one.
-    for parameter, value in (
-        (_M_ARENA_MAX, 1),
-        (_M_MMAP_THRESHOLD, _LARGEST),
-        (_M_TRIM_THRESHOLD, _LARGEST),
-    ):
-        libc.mallopt(parameter, value)

@@ -9,7 +9,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 OURS = {"main", "engine", "fanogan_jax", "ae_jax", "data", "configs"}
-METHODS = ("fanogan_jax",)
+METHODS = ("fanogan_jax", "ae_jax")
 METHOD_MAY = {"engine.method", "engine.residuals", "engine.convolution", "engine.parallel"}
 
 
@@ -64,6 +64,13 @@ def test_orbax_pmap_and_tensorflow_are_in_one_place():
         if path.name != "parallel.py":
             assert "pmap" not in path.read_text(), path
         assert "tensorflow" not in tops(path), path
+
+
+def test_no_network_has_convolutions_of_its_own():
+    """flax's would fall into XLA:CPU's naive loops; engine/convolution.py chooses."""
+    for path in (f for method in METHODS for f in files(method)):
+        for name in ("nn.Conv", "nn.ConvTranspose", "conv_general_dilated"):
+            assert name not in path.read_text(), path
 
 
 def test_importing_starts_no_device():

@@ -3,6 +3,7 @@
 import importlib.metadata
 import os
 import platform
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -58,20 +59,45 @@ def test_a_value_of_the_users_own_stays():
     assert flags(XLA_FLAGS=theirs) == theirs
 
 
+def test_compilations_are_kept_in_the_users_cache(tmp_path):
+    """Made where the user keeps caches; where that cannot be, a warning and no error."""
+    environment = {**os.environ, "XLA_FLAGS": "", "XDG_CACHE_HOME": str(tmp_path / "cache")}
+    for name in [name for name in environment if name.startswith(("JAX_COMPILATION", "JAX_PERS"))]:
+        del environment[name]
+    command = [sys.executable, "-c", CODE.format(before="")]
+
+    def errors():
+        done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment)
+        assert done.returncode == 0, done.stderr
+        return done.stderr
+
+    assert errors() == ""
+    kept = list((tmp_path / "cache" / "fanogan_jax" / "xla").iterdir())
+    assert kept
+    assert errors() == ""  # a warm start is as quiet
+    assert len(list((tmp_path / "cache" / "fanogan_jax" / "xla").iterdir())) == len(kept)
+    shutil.rmtree(tmp_path / "cache")
+    (tmp_path / "cache").write_text("a file in the way")
+    (line,) = errors().splitlines()
+    assert "No compilation cache" in line
+    assert str(tmp_path / "cache") in line and "XDG_CACHE_HOME" in line
+
+
 @pytest.mark.parametrize("prepared", [True, False])
 def test_memory_is_kept_from_step_to_step(prepared):
-    """Page faults of a step whose result has 64 MB, 16,000 pages: none once the first have run."""
+    """Page faults of steps whose results have 64 MB, 16,000 pages: none after a while."""
     code = f"""
 import resource
 from engine import startup
-{"startup.prepare()" if prepared else ""}
+{"startup.keep_memory()" if prepared else ""}
 import jax, jax.numpy as jnp
 step = jax.jit(lambda x: x + 1)
 x = jnp.ones((4000, 4000))
-for _ in range(5):
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for i in range(60):
+    if i == 50:
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     step(x).block_until_ready()
-print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+print((resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before) / 10)
 """
     environment = {**os.environ, "XLA_FLAGS": ""}
     done = subprocess.run(
@@ -79,4 +105,4 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
     )
     assert done.returncode == 0, done.stderr
     if platform.libc_ver()[0] == "glibc":
-        assert (int(done.stdout) < 1000) == prepared
+        assert (float(done.stdout) < 2000) == prepared

@@ -1,0 +1,87 @@
+"""How long the seed's recipe takes: 1500 + 200 epochs of f-AnoGAN on all images of a category.
+
+python -m benchmarks.recipe --root=DIR [--category=bottle] [--steps=N]
+
+Runs `main.py` twice: with an empty compilation cache and, for one step only, with the one that it
+left. With `--steps=N` the first run ends each stage after N steps (a step of the first stage is 5
+critic updates and one of the generator) and the rest is extrapolated from the steps after the first
+line of the log; without, it goes all the way.
+"""
+
+import argparse
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from configs import fanogan
+from data import layout
+from engine.method import num_updates
+
+ROOT = Path(__file__).parents[1]
+
+
+def program(folder: str, arguments: argparse.Namespace, name: str, steps: tuple[int, int]) -> dict:
+    """Runs main.py; seconds of the command, to the first step, and of each stage's steps."""
+    workdir = Path(folder) / name
+    command = [
+        *(sys.executable, "main.py", f"--config=configs/fanogan.py:{arguments.category}"),
+        f"--config.data.root={arguments.root}",
+        f"--config.data.prepared={folder}/prepared",
+        "--config.data.calibration=0",
+        *(f"--config.gan.num_steps={steps[0]}", f"--config.encoding.num_steps={steps[1]}"),
+        *("--config.every.log=10", f"--workdir={workdir}"),
+    ]
+    environment = {**os.environ, "XDG_CACHE_HOME": f"{folder}/cache"}
+    environment.pop("JAX_COMPILATION_CACHE_DIR", None)
+    start = time.perf_counter()
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    seconds = time.perf_counter() - start
+    if done.returncode:
+        sys.exit(done.stderr)
+    first = float(re.search(r"Step \d+ done (\S+) s after", done.stderr)[1])
+    lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    return {"seconds": seconds, "first_step": first, "lines": lines}
+
+
+def seconds_per_step(lines: list[dict], stage: str) -> float:
+    """From the first line of the stage to its last: without compilation."""
+    mine = [line for line in lines if line["stage"] == stage]
+    steps = mine[-1]["step"] - mine[0]["step"]
+    return (mine[-1]["seconds"] - mine[0]["seconds"]) / steps
+
+
+def main() -> None:
+    """Prints what was measured, and what it amounts to."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--root", required=True, help="folder of the categories' folders")
+    parser.add_argument("--category", default="bottle")
+    parser.add_argument("--steps", type=int, default=0, help="of each stage, at least 20; 0: all")
+    arguments = parser.parse_args()
+    arguments.root = os.path.abspath(arguments.root)
+    config = fanogan.get_config(arguments.category)
+    images = len(layout.scan(arguments.root, arguments.category).train)
+    critic = num_updates(config.gan.epochs, images, config.gan.batch_size)
+    encoder = num_updates(config.encoding.epochs, images, config.encoding.batch_size)
+    whole = {"gan": critic // config.gan.n_critic, "encoder": encoder}
+    steps = tuple(min(arguments.steps or total, total) for total in whole.values())
+    with tempfile.TemporaryDirectory() as folder:
+        cold = program(folder, arguments, "cold", steps)
+        warm = program(folder, arguments, "warm", (1, 1))
+    print(f"{images} images: {critic} critic, {whole['gan']} generator, {encoder} encoder updates")
+    print(f"first step: {cold['first_step']:.1f} s after the command with nothing cached, decoding")
+    print(f"included; {warm['first_step']:.1f} s with the caches of compilation and images")
+    total = cold["seconds"]
+    for (stage, count), ran in zip(whole.items(), steps, strict=True):
+        each = seconds_per_step(cold["lines"], stage)
+        total += (count - ran) * each
+        print(f"{stage}: {each:.3f} s a step, {ran} of {count} steps run")
+    print(f"command as run: {cold['seconds']:.0f} s; whole recipe: {total / 60:.1f} min")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,253 @@
+"""Steps of training, and scoring, in our code and in PyTorch, alternating in one run.
+
+pip install -r requirements-bench.txt
+python -m benchmarks.train_step --json=FILE
+
+Prints, for each step and batch: seconds of ours and of PyTorch's (eager, channels-last, compiled
+where that works), medians; the median of the ratios ours / PyTorch's pair by pair; operations by
+XLA's cost analysis over our seconds, as GFLOP/s and as a share of the matrix product that was
+fastest on this machine in the same run; seconds of compilation and memory of our program.
+"""
+
+from engine import startup
+
+startup.keep_memory()  # as main.py does; PyTorch has the use of it too
+
+import argparse
+import json
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import torch
+
+from ae_jax.models import ConvolutionalAutoencoder
+from benchmarks import pytorch
+from configs import fanogan
+from engine import parallel, residuals
+from engine.evaluation import versions
+from engine.method import Aux, descend, init_state, make
+from fanogan_jax.models import Networks
+
+VARIANTS = {
+    "torch": dict(channels_last=False, compiled=False),
+    "torch_channels_last": dict(channels_last=True, compiled=False),
+    "torch_compiled": dict(channels_last=False, compiled=True),
+}
+
+
+class Ours(NamedTuple):
+    """A step of ours, compiled."""
+
+    run: Callable[[], None]
+    flops: float
+    compile_seconds: float
+    memory_bytes: int
+
+
+def fanogan_steps(images: np.ndarray) -> Iterator[tuple[str, Ours]]:
+    """critic, generator, encoder and scoring of the seed's f-AnoGAN."""
+    config = fanogan.get_config()
+    networks = Networks(
+        generator=make(config.generator, config.data.image_size),
+        critic=make(config.critic),
+        encoder=make(config.encoder, config.latent),
+        latent=config.latent,
+    )
+    latents = jnp.zeros((1, config.latent))
+    inputs = {"generator": latents, "critic": images[:1], "encoder": images[:1]}
+    variables = {
+        name: jax.jit(getattr(networks, name).init)(jax.random.key(0), value)
+        for name, value in inputs.items()
+    }
+    check_parameters(variables)
+    losses = {
+        "critic": config.gan.critic_loss,
+        "generator": config.gan.generator_loss,
+        "encoder": config.encoding.loss,
+    }
+    tx = make(config.gan.critic_optimizer)
+    for name, section in losses.items():
+        step = partial(descend, make(section, networks), tx, name)
+        yield name, training(step, init_state(variables, {name: tx}), images)
+    score = jax.jit(make(config.score, networks))
+    start = time.perf_counter()
+    compiled = score.lower(variables, images).compile()
+    seconds = time.perf_counter() - start
+    yield "scoring", measured(compiled, lambda: compiled(variables, images), seconds)
+
+
+def autoencoder_steps(images: np.ndarray) -> Iterator[tuple[str, Ours]]:
+    """The autoencoder's step: mean squared error, Adam."""
+    config = dict(fn="optax:adam", learning_rate=1e-3)
+    network, tx = ConvolutionalAutoencoder(), make(config)
+
+    def loss_fn(variables, images, rng):
+        mine = variables["autoencoder"]
+        output, updates = network.apply(mine, images, train=True, mutable=["batch_stats"])
+        return residuals.squared(images, output).mean(), Aux(updates={"autoencoder": updates})
+
+    variables = {"autoencoder": jax.jit(network.init)(jax.random.key(0), images[:1])}
+    check_parameters(variables)
+    step = partial(descend, loss_fn, tx, "autoencoder")
+    yield "autoencoder", training(step, init_state(variables, {"autoencoder": tx}), images)
+
+
+def training(step: Callable, state: Any, images: np.ndarray) -> Ours:
+    """One training step, as engine/train.py runs it."""
+    run = parallel.data_parallel(step, 0, lambda held, sent: held)
+    held, sent = parallel.replicate(jnp.asarray(images)), np.zeros((1, 1), np.int32)
+    latest = [parallel.replicate(jax.tree.map(jnp.array, state))]
+    start = time.perf_counter()
+    compiled = run.lower(latest[0], held, sent).compile()
+    seconds = time.perf_counter() - start
+
+    def one():
+        latest[0], metrics = run(latest[0], held, sent)
+        return latest[0], metrics
+
+    return measured(compiled, one, seconds)
+
+
+def measured(compiled: Any, run: Callable[[], Any], seconds: float) -> Ours:
+    """A compiled program with what XLA says of it."""
+    cost, memory = compiled.cost_analysis(), compiled.memory_analysis()
+    cost = cost[0] if isinstance(cost, list) else cost
+    used = (
+        memory.temp_size_in_bytes
+        + memory.argument_size_in_bytes
+        + memory.output_size_in_bytes
+        - memory.alias_size_in_bytes
+    )
+    return Ours(lambda: jax.block_until_ready(run()), cost["flops"], seconds, used)
+
+
+def check_parameters(variables: Any) -> None:
+    """Both sides train the same networks: as many parameters each."""
+    theirs = pytorch.num_parameters()
+    for name, network in variables.items():
+        count = sum(leaf.size for leaf in jax.tree.leaves(network["params"]))
+        if count != theirs[name]:
+            raise ValueError(f"{name}: {count} parameters here, {theirs[name]} in PyTorch")
+
+
+def seconds_of(run: Callable[[], Any]) -> float:
+    """Seconds of one call."""
+    start = time.perf_counter()
+    run()
+    pytorch.wait()
+    return time.perf_counter() - start
+
+
+def matmul_peak() -> float:
+    """FLOP/s of the fastest of some matrix products in float32."""
+    product = jax.jit(jnp.dot)
+
+    def flops_per_second(size: int) -> float:
+        a = jax.random.normal(jax.random.key(0), (size, size))
+        jax.block_until_ready(product(a, a))
+        seconds = min(seconds_of(lambda: jax.block_until_ready(product(a, a))) for _ in range(5))
+        return 2 * size**3 / seconds
+
+    return max(map(flops_per_second, (1024, 2048, 3072)))
+
+
+def compare(name: str, ours: Ours, theirs: dict[str, Callable], images: int, pairs: int) -> dict:
+    """Times ours and each of theirs in turn; a row of the table."""
+    runs = {"ours": ours.run, **theirs}
+    failed = {}
+    for variant, run in list(runs.items()):
+        try:
+            run(), run()
+        except Exception as error:  # torch.compile fails in many ways, and that is a result too
+            failed[variant] = " ".join(str(error).split())[:100]
+            del runs[variant]
+    times: dict[str, list[float]] = {variant: [] for variant in runs}
+    for _ in range(pairs):
+        for variant, run in runs.items():
+            times[variant].append(seconds_of(run))
+    row: dict[str, Any] = {"step": name, "batch": images, "pairs": pairs}
+    for variant, values in times.items():
+        row[f"{variant}_seconds"] = statistics.median(values)
+        ratios = [a / b for a, b in zip(times["ours"], values, strict=True)]
+        suffix = variant.removeprefix("torch")
+        if variant != "ours":
+            row[f"ratio{suffix}"] = statistics.median(ratios)
+    row |= {"flops": ours.flops, "gflops_per_second": ours.flops / row["ours_seconds"] / 1e9}
+    row |= {"compile_seconds": ours.compile_seconds, "memory_bytes": ours.memory_bytes}
+    row["images_per_second"] = images / row["ours_seconds"]
+    return {**row, "failed": failed}
+
+
+def show(rows: list[dict], peak: float) -> None:
+    """Prints the rows as a Markdown table."""
+    print(
+        "| step | batch | ours (s) | PyTorch eager (s) | channels-last (s) | compiled (s) | "
+        "ratio to eager | to channels-last | to compiled | images/s | GFLOP/s | of matmul | "
+        "compile (s) | memory (MB) |"
+    )
+    print("|" + "---|" * 14)
+    for row in rows:
+        keys = ["ours", *VARIANTS]
+        cells = [row["step"], str(row["batch"])]
+        cells += [f"{row[k + '_seconds']:.3f}" if k + "_seconds" in row else "–" for k in keys]
+        keys = ["ratio", "ratio_channels_last", "ratio_compiled"]
+        cells += [f"{row[key]:.2f}" if key in row else "–" for key in keys]
+        speed = row["gflops_per_second"]
+        cells += [f"{row['images_per_second']:.0f}", f"{speed:.0f}", f"{speed * 1e9 / peak:.0%}"]
+        cells += [f"{row['compile_seconds']:.1f}", f"{row['memory_bytes'] / 1e6:.0f}"]
+        print("| " + " | ".join(cells) + " |")
+    for row in rows:
+        for variant, reason in row["failed"].items():
+            print(f"{row['step']}, batch {row['batch']}: no {variant} ({reason})")
+
+
+def main() -> None:
+    """Measures all steps and prints the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--json", help="also write the rows into this file")
+    parser.add_argument("--pairs", type=int, default=7, help="of timings, of each step")
+    parser.add_argument("--steps", nargs="*", help="measure only steps of these names")
+    parser.add_argument("--no-compiled", action="store_true", help="leave torch.compile out")
+    arguments = parser.parse_args()
+    startup.prepare()
+    jax.config.update("jax_enable_compilation_cache", False)  # compilation is measured too
+    peaks, rows = [matmul_peak()], []
+    for side, batch, ours_of, theirs_of in (
+        (64, 32, fanogan_steps, pytorch.fanogan_steps),
+        (256, 16, autoencoder_steps, pytorch.autoencoder_steps),
+        (256, 70, autoencoder_steps, pytorch.autoencoder_steps),
+    ):
+        rng = np.random.default_rng(0)
+        images = rng.uniform(-1, 1, (batch, side, side, 3)).astype(np.float32)
+        variants = {
+            name: theirs_of(images, **options)
+            for name, options in VARIANTS.items()
+            if not (options["compiled"] and arguments.no_compiled)
+        }
+        for name, ours in ours_of(images):
+            if arguments.steps and name not in arguments.steps:
+                continue
+            theirs = {variant: steps[name] for variant, steps in variants.items()}
+            rows.append(compare(name, ours, theirs, batch, arguments.pairs))
+            peaks.append(matmul_peak())
+    kinds = ", ".join(sorted(set(parallel.device_names())))
+    print(f"{kinds}; {versions()}; torch {torch.__version__}, {torch.get_num_threads()} threads")
+    print(
+        f"fastest matrix product: {max(peaks) / 1e9:.0f} GFLOP/s ({min(peaks) / 1e9:.0f} at worst)"
+    )
+    show(rows, max(peaks))
+    if arguments.json:
+        for row in rows:
+            row["matmul_share"] = row["gflops_per_second"] * 1e9 / max(peaks)
+        with open(arguments.json, "w") as file:
+            json.dump(rows, file, indent=2)
+
+
+if __name__ == "__main__":
+    main()

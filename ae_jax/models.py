@@ -28,14 +28,15 @@ class ConvolutionalAutoencoder(nn.Module):
         """Reconstructs; with `train`, batch normalisation uses the statistics of the batch."""
         norm = partial(BatchNorm, use_running_average=not train, momentum=0.9, epsilon=1e-5)
         # The normalisation that follows takes a bias away.
-        layer = dict(kernel_size=(4, 4), strides=2, padding=1, use_bias=False)
+        down = partial(Conv, kernel_size=(4, 4), strides=2, padding=1, use_bias=False)
+        up = partial(ConvTranspose, kernel_size=(4, 4), strides=2, padding=1)
         x = images
         for features in self.features:
-            x = leaky_relu(norm()(Conv(features, **layer)(x)))
+            x = leaky_relu(norm()(down(features)(x)))
         small = x.shape[1:]
         latents = nn.Dense(self.latent)(x.reshape(x.shape[0], -1))
         x = nn.Dense(small[0] * small[1] * small[2], use_bias=False)(latents)
         x = leaky_relu(norm()(x.reshape(-1, *small)))
         for features in reversed(self.features[:-1]):
-            x = leaky_relu(norm()(ConvTranspose(features, **layer)(x)))
-        return jnp.tanh(ConvTranspose(images.shape[-1], **{**layer, "use_bias": True})(x))
+            x = leaky_relu(norm()(up(features, use_bias=False)(x)))
+        return jnp.tanh(up(images.shape[-1])(x))

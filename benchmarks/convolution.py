@@ -3,8 +3,14 @@
 python -m benchmarks.convolution
 
 One optimiser step each of critic (with gradient penalty), generator and encoder at 64 px, batch 32,
-with XLA's own convolutions and with those of engine/convolution.py, alternating; medians.
+with XLA's own convolutions and with those of engine/convolution.py; then the generator's two
+upsampling convolutions, on the large image and folded onto the small one, both with the chosen
+convolutions. Alternating; medians.
 """
+
+from engine import startup
+
+startup.keep_memory()  # as main.py does
 
 import statistics
 import time
@@ -12,10 +18,11 @@ from functools import partial
 from unittest import mock
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from configs import fanogan
-from engine import parallel
+from engine import convolution, parallel
 from engine.method import TrainState, descend, init_state, make
 from fanogan_jax.models import Networks
 
@@ -57,22 +64,49 @@ def compiled(step, state: TrainState, images, *, plain: bool):
         return jax.jit(devices).lower(state, images).compile()
 
 
+def upsampling():
+    """Name -> (the call on the large image, the folded call), of the seed's generator."""
+    for side, channels, features in ((16, 128, 128), (32, 128, 64)):
+        rng = np.random.default_rng(0)
+        x = rng.normal(size=(BATCH, side, side, channels)).astype(np.float32)
+        w = rng.normal(size=(3, 3, channels, features)).astype(np.float32)
+
+        def gradient(form, x, w):
+            return jax.grad(lambda x, w: jnp.sum(jnp.square(form(x, w))), (0, 1))(x, w)
+
+        forms = (convolution.upsample_convolve, convolution.upsample_convolve_folded)
+        for kind, made in (
+            ("", lambda form: form),
+            (" grad", lambda form: partial(gradient, form)),
+        ):
+            runs = [jax.jit(made(form)).lower(x, w).compile() for form in forms]
+            yield f"up {side}{kind}", *(partial(run, x, w) for run in runs)
+
+
+def compare(name, plain, chosen):
+    """Prints the medians of both, alternating, and their ratio."""
+    seconds = {plain: [], chosen: []}
+    for _ in range(REPEATS):
+        for run, times in seconds.items():
+            start = time.perf_counter()
+            jax.block_until_ready(run())
+            times.append(time.perf_counter() - start)
+    first, second = (statistics.median(times) for times in seconds.values())
+    print(f"{name:12} {first:10.3f} {second:10.3f} {second / first:6.2f}", flush=True)
+
+
 def main():
     """Prints a line per step: both medians and their ratio."""
+    startup.prepare()
     config = fanogan.get_config()
     images = np.random.default_rng(0).uniform(-1, 1, (1, BATCH, 64, 64, 3)).astype(np.float32)
     print(f"{jax.devices()[0].device_kind}, jax {jax.__version__}, batch {BATCH}, {REPEATS} pairs")
-    print(f"{'step':10} {'plain (s)':>10} {'chosen (s)':>10} {'ratio':>6}")
+    print(f"{'step':12} {'plain (s)':>10} {'chosen (s)':>10} {'ratio':>6}")
     for name, step, state in steps(config):
-        runs = {plain: compiled(step, state, images, plain=plain) for plain in (True, False)}
-        seconds: dict[bool, list[float]] = {True: [], False: []}
-        for _ in range(REPEATS):
-            for plain, run in runs.items():
-                start = time.perf_counter()
-                jax.block_until_ready(run(state, images))
-                seconds[plain].append(time.perf_counter() - start)
-        plain, chosen = (statistics.median(seconds[key]) for key in (True, False))
-        print(f"{name:10} {plain:10.3f} {chosen:10.3f} {chosen / plain:6.2f}", flush=True)
+        runs = [compiled(step, state, images, plain=plain) for plain in (True, False)]
+        compare(name, *(partial(run, state, images) for run in runs))
+    for row in upsampling():
+        compare(*row)
 
 
 if __name__ == "__main__":

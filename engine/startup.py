@@ -15,7 +15,7 @@ import tempfile
 # takes a quarter less time. A jaxlib that does not know a flag aborts the process.
 _FLAG = "xla_cpu_experimental_ynn_fusion_type"
 _VALUE = "-library_fusion_type_individual_convolution"
-_JAXLIBS = ("0.10.", "0.12.")  # with these it was tried
+_JAXLIBS = ("0.10.", "0.11.", "0.12.")  # with these it was tried
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8  # of glibc's malloc.h
 _LARGEST = 2**31 - 1

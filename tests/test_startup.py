@@ -32,7 +32,7 @@ def flags(before="", **environment):
 
 
 def test_the_flag_is_set_beside_the_users_own():
-    known = importlib.metadata.version("jaxlib").startswith(("0.10.", "0.12."))
+    known = importlib.metadata.version("jaxlib").startswith(("0.10.", "0.11.", "0.12."))
     ours = "--xla_cpu_experimental_ynn_fusion_type=-library_fusion_type_individual_convolution"
     assert flags() == (ours if known else "")
     theirs = "--xla_force_host_platform_device_count=2"
@@ -54,7 +54,7 @@ def test_no_flag_for_versions_that_may_not_know_it_nor_beside_accelerators(befor
 
 def test_a_value_of_the_users_own_stays():
     theirs = "--xla_cpu_experimental_ynn_fusion_type=-library_fusion_type_individual_dot"
-    if not importlib.metadata.version("jaxlib").startswith(("0.10.", "0.12.")):
+    if not importlib.metadata.version("jaxlib").startswith(("0.10.", "0.11.", "0.12.")):
         pytest.skip("this jaxlib may not know the flag")
     assert flags(XLA_FLAGS=theirs) == theirs
 

@@ -131,7 +131,7 @@ def _load(config: ConfigDict, workdir: str) -> pipeline.Splits:
 def _batches(config: ConfigDict, images: np.ndarray) -> batches.Batches:
     """Training batches, gathered on the device where the config allows and the images fit."""
     streamed = pipeline.train_batches(images, flip=config.data.flip)
-    if not config.data.resident:
+    if not config.data.get("resident", True):  # workdirs of older versions do not say
         return batches.streamed(streamed)
     draws = sampling.draws(len(images), flip=config.data.flip)
     return batches.resident_if_it_fits(images, draws, streamed)

@@ -236,17 +236,22 @@ def main() -> None:
             theirs = {variant: steps[name] for variant, steps in variants.items()}
             rows.append(compare(name, ours, theirs, batch, arguments.pairs))
             peaks.append(matmul_peak())
+            write(arguments.json, rows, max(peaks))  # what is measured so far
     kinds = ", ".join(sorted(set(parallel.device_names())))
     print(f"{kinds}; {versions()}; torch {torch.__version__}, {torch.get_num_threads()} threads")
     print(
         f"fastest matrix product: {max(peaks) / 1e9:.0f} GFLOP/s ({min(peaks) / 1e9:.0f} at worst)"
     )
     show(rows, max(peaks))
-    if arguments.json:
-        for row in rows:
-            row["matmul_share"] = row["gflops_per_second"] * 1e9 / max(peaks)
-        with open(arguments.json, "w") as file:
-            json.dump(rows, file, indent=2)
+
+
+def write(path: str | None, rows: list[dict], peak: float) -> None:
+    """Writes the rows as JSON, if a path is given."""
+    if path:
+        shares = [row["gflops_per_second"] * 1e9 / peak for row in rows]
+        text = [{**row, "matmul_share": share} for row, share in zip(rows, shares, strict=True)]
+        with open(path, "w") as file:
+            json.dump(text, file, indent=2)
 
 
 if __name__ == "__main__":

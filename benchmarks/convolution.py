@@ -29,8 +29,8 @@ from fanogan_jax.models import Networks
 BATCH, REPEATS = 32, 7
 
 
-def steps(config):
-    """Network name -> (its step, a state in which it learns)."""
+def started(config):
+    """The networks of the config, and their first variables."""
     networks = Networks(
         generator=make(config.generator, config.data.image_size),
         critic=make(config.critic),
@@ -44,6 +44,11 @@ def steps(config):
         name: jax.jit(getattr(networks, name).init)(jax.random.key(0), value)
         for name, value in inputs.items()
     }
+    return networks, variables
+
+
+def steps(config, networks, variables):
+    """For each network its name, its step, and a state in which it learns."""
     losses = {
         "critic": config.gan.critic_loss,
         "generator": config.gan.generator_loss,
@@ -102,7 +107,7 @@ def main():
     images = np.random.default_rng(0).uniform(-1, 1, (1, BATCH, 64, 64, 3)).astype(np.float32)
     print(f"{jax.devices()[0].device_kind}, jax {jax.__version__}, batch {BATCH}, {REPEATS} pairs")
     print(f"{'step':12} {'plain (s)':>10} {'chosen (s)':>10} {'ratio':>6}")
-    for name, step, state in steps(config):
+    for name, step, state in steps(config, *started(config)):
         runs = [compiled(step, state, images, plain=plain) for plain in (True, False)]
         compare(name, *(partial(run, state, images) for run in runs))
     for row in upsampling():

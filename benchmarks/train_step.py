@@ -27,12 +27,11 @@ import numpy as np
 import torch
 
 from ae_jax.models import ConvolutionalAutoencoder
-from benchmarks import pytorch
+from benchmarks import convolution, pytorch
 from configs import fanogan
 from engine import parallel, residuals
 from engine.evaluation import versions
 from engine.method import Aux, descend, init_state, make
-from fanogan_jax.models import Networks
 
 VARIANTS = {
     "torch": dict(channels_last=False, compiled=False),
@@ -53,28 +52,10 @@ class Ours(NamedTuple):
 def fanogan_steps(images: np.ndarray) -> Iterator[tuple[str, Ours]]:
     """critic, generator, encoder and scoring of the seed's f-AnoGAN."""
     config = fanogan.get_config()
-    networks = Networks(
-        generator=make(config.generator, config.data.image_size),
-        critic=make(config.critic),
-        encoder=make(config.encoder, config.latent),
-        latent=config.latent,
-    )
-    latents = jnp.zeros((1, config.latent))
-    inputs = {"generator": latents, "critic": images[:1], "encoder": images[:1]}
-    variables = {
-        name: jax.jit(getattr(networks, name).init)(jax.random.key(0), value)
-        for name, value in inputs.items()
-    }
+    networks, variables = convolution.started(config)
     check_parameters(variables)
-    losses = {
-        "critic": config.gan.critic_loss,
-        "generator": config.gan.generator_loss,
-        "encoder": config.encoding.loss,
-    }
-    tx = make(config.gan.critic_optimizer)
-    for name, section in losses.items():
-        step = partial(descend, make(section, networks), tx, name)
-        yield name, training(step, init_state(variables, {name: tx}), images)
+    for name, step, state in convolution.steps(config, networks, variables):
+        yield name, training(step, state, images)
     score = jax.jit(make(config.score, networks))
     start = time.perf_counter()
     compiled = score.lower(variables, images).compile()

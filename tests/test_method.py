@@ -31,7 +31,8 @@ def test_descend_moves_its_network_by_the_gradient(state):
     def step(state, images, rng):
         return descend(square_loss, optax.sgd(0.1), "a", state, images, rng)
 
-    new, metrics = parallel.data_parallel(step, 0)(parallel.replicate(state), images)
+    run = parallel.data_parallel(step, 0, lambda held, sent: sent)
+    new, metrics = run(parallel.replicate(state), (), images[:, None])
     mean_square = np.mean(images**2)
     np.testing.assert_allclose(new.variables["a"]["params"]["w"], 3 - 0.1 * 6 * mean_square)
     np.testing.assert_allclose(metrics["a_loss"], 9 * mean_square)

@@ -43,7 +43,7 @@ def program(folder: str, arguments: argparse.Namespace, name: str, steps: tuple[
     seconds = time.perf_counter() - start
     if done.returncode:
         sys.exit(done.stderr)
-    first = float(re.search(r"Step \d+ done (\S+) s after", done.stderr)[1])
+    first = float(re.search(r"step \d+ done (\S+) s after", done.stderr)[1])
     lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
     return {"seconds": seconds, "first_step": first, "lines": lines}
 

@@ -132,7 +132,8 @@ def fit(
                 if started is not None:
                     jax.block_until_ready(metrics)
                     seconds = time.monotonic() - started
-                    logging.info("Step %d done %.1f s after the start.", step, seconds)
+                    text = "Stage %s: step %d done %.1f s after the program's start."
+                    logging.info(text, stage.name, step, seconds)
                     started = None
                 if due(step, every.log, last) or due(step, every.save, last):
                     values = _finite(stage.name, step, jax.device_get(metrics))

@@ -262,7 +262,7 @@ def test_a_streamed_run_sees_the_images_of_a_resident_one(finished, root, tmp_pa
 
 
 def test_the_first_steps_time_is_told(finished):
-    assert re.search(r"Step 1 done \d+\.\d s after the start", finished[1].stderr)
+    assert re.search(r"Stage gan: step 1 done \d+\.\d s after", finished[1].stderr)
 
 
 def test_another_experiment_is_refused(finished, root):

@@ -1,12 +1,16 @@
 """The CPU's forms against XLA's own convolution: values, gradients, gradients of gradients."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from ae_jax.models import ConvolutionalAutoencoder
 from engine import convolution, parallel
 from engine.convolution import Conv, ConvTranspose, UpsampleConv
+from fanogan_jax import models
 
 ONES = ((1, 1), (1, 1))
 
@@ -79,21 +83,13 @@ def test_convolution(shape, kernel, stride, pads):
     ],
 )
 def test_transposed_convolution(shape, kernel, stride, padding):
-    def plain(x, w):
-        around = tuple((size - 1 - padding,) * 2 for size in kernel[:2])
-        return jax.lax.conv_general_dilated(
-            x,
-            w,
-            (1, 1),
-            around,
-            lhs_dilation=(stride, stride),
-            dimension_numbers=("NHWC", "HWIO", "NHWC"),
-        )
-
     pads = ((padding,) * 2,) * 2
     x, w = arrays(shape, kernel)
     assert_equal_derivatives(
-        lambda x, w: convolution.convolve_transpose(x, w, stride, pads), plain, x, w
+        lambda x, w: convolution.convolve_transpose(x, w, stride, pads),
+        lambda x, w: plain_transpose(x, w, stride, pads),
+        x,
+        w,
     )
 
 
@@ -125,6 +121,76 @@ def test_same_parameters_and_result_on_every_backend(layer, monkeypatch):
     np.testing.assert_allclose(layer.apply(variables, x), on_cpu, atol=1e-5)
     elsewhere = jax.jit(layer.init)(jax.random.key(1), x)
     assert jax.tree.all(jax.tree.map(lambda a, b: (a == b).all(), variables, elsewhere))
+
+
+def plain_transpose(x, w, stride, pads):
+    around = tuple((k - 1 - a, k - 1 - b) for k, (a, b) in zip(w.shape, pads, strict=False))
+    return jax.lax.conv_general_dilated(
+        x,
+        w,
+        (1, 1),
+        around,
+        lhs_dilation=(stride, stride),
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+    )
+
+
+def convolutions_of(network, inputs, monkeypatch):
+    """(form, its plain form, shapes of x and w, stride and pads) of every layer, each once."""
+    seen = {}
+    with monkeypatch.context() as patch:
+        for name, plain in (("convolve", reference), ("convolve_transpose", plain_transpose)):
+            form = getattr(convolution, name)
+
+            def noted(x, w, stride, pads, form=form, plain=plain):
+                seen[form, (1, *x.shape[1:]), w.shape, stride, pads] = plain
+                return form(x, w, stride, pads)
+
+            patch.setattr(convolution, name, noted)
+        jax.eval_shape(network.init, jax.random.key(0), inputs)
+    return seen
+
+
+@pytest.mark.parametrize("module", ["seed", "resnet", "autoencoder"])
+def test_every_convolution_of_every_network(module, monkeypatch):
+    """At its real size, for one image; an upsampling one as the transposed one that it becomes."""
+    latents, image = jnp.zeros((1, 100)), jnp.zeros((1, 64, 64, 3))
+    networks = {
+        "seed": [(models.Generator(64), latents), (models.Critic(), image)],
+        "resnet": [(models.ResNetGenerator(64), latents), (models.ResNetCritic(), image)],
+        "autoencoder": [(ConvolutionalAutoencoder(), jnp.zeros((1, 256, 256, 3)))],
+    }[module]
+    seen = {}
+    for network, inputs in networks:
+        seen |= convolutions_of(network, inputs, monkeypatch)
+    assert len(seen) >= 7
+    for (form, shape, kernel, *geometry), plain in seen.items():
+        x, w = arrays(shape, kernel)
+        found, expected = (
+            jax.jit(transposes(partial(function, stride=geometry[0], pads=geometry[1])))(x, w)
+            for function in (form, plain)
+        )
+        for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+            np.testing.assert_allclose(a, b, rtol=0, atol=1e-5 * float(jnp.abs(b).max()))
+
+
+def transposes(function):
+    """The function of (x, w), and its first and second derivatives in random directions.
+
+    It is linear in each argument, so these say all, and no other function adds to the rounding.
+    """
+
+    def slopes(x, w, dy):
+        return jax.vjp(function, x, w)[1](dy)
+
+    def run(x, w):
+        y = function(x, w)
+        dx, dw, dy = (
+            jax.random.normal(jax.random.key(i), a.shape) for i, a in enumerate((x, w, y))
+        )
+        return y, slopes(x, w, dy), jax.vjp(slopes, x, w, dy)[1]((dx, dw))
+
+    return run
 
 
 def test_strided_convolution_pads_like_pytorch():

@@ -4,7 +4,8 @@ python main.py --config=configs/fanogan.py:demo --workdir=/tmp/demo
 
 Trains what the config says on the category's normal images, scores its test images, and writes
 networks, scores, metrics and a report into the workdir. The same command goes on where an
-interrupted run stopped. `--mode=evaluate --workdir=W` scores again with the networks in W.
+interrupted run stopped. `--mode=evaluate --workdir=W` scores again with the networks in W,
+`--mode=compare --workdirs=W1,W2 --workdir=OUT` puts finished runs side by side on one page.
 
 This file is meant to stay short: the work is done by the packages that it calls.
 """
@@ -13,6 +14,7 @@ import logging as python_logging
 import os
 import sys
 import time
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 _STARTED = time.monotonic()
@@ -29,9 +31,9 @@ import numpy as np
 from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
-from data import demo, pipeline, sampling
-from engine import batches, checkpoint, evaluation, parallel
-from engine.method import make
+from data import demo, pipeline
+from engine import batches, checkpoint, comparison, evaluation, parallel
+from engine.method import Method, make
 from engine.scoring import restore_scorer
 from engine.train import Every, check_batches, train
 
@@ -50,13 +52,23 @@ _WORKDIR = flags.DEFINE_string(
 _MODE = flags.DEFINE_enum(
     "mode",
     "train",
-    ["train", "evaluate"],
+    ["train", "evaluate", "compare"],
     "train: train, or go on training, then evaluate. evaluate: score the test images again with "
-    "the networks in the workdir; the config comes from there.",
+    "the networks in the workdir; the config comes from there. compare: write a page about the "
+    "runs in --workdirs into the workdir.",
+)
+_WORKDIRS = flags.DEFINE_list("workdirs", [], "Workdirs of finished runs, for --mode=compare.")
+_REUSE = flags.DEFINE_string(
+    "reuse",
+    None,
+    "Workdir of another run of the same settings, such as one of f-AnoGAN for configs/anogan.py: "
+    "its finished stages are taken over and not trained again.",
 )
 
 # What of a config says where images lie and how a run is watched and judged, not what it learns.
 _FREE = ("data.root", "data.prepared", "data.resident", "evaluation", "every")
+# What else may differ from a run whose stages are reused: it changes no stage.
+_NO_STAGES = ("name", "method", "score")
 _SCORING_BATCH = 32
 _EXAMPLES = 16  # held-out images in the pictures of training
 
@@ -70,8 +82,10 @@ def _config(workdir: str) -> ConfigDict:
     return ConfigDict(checkpoint.read_config(workdir))
 
 
-def run(config: ConfigDict, workdir: str, mode: str) -> dict[str, Any]:
+def run(config: ConfigDict, workdir: str, mode: str, *, reuse: str | None = None) -> dict[str, Any]:
     """Trains (in mode 'train') and evaluates `config` in `workdir`; returns the results.
+
+    The finished stages of the workdir `reuse` are not trained again.
 
     Raises:
       ValueError, OSError, FloatingPointError: one line that says what is wrong and the way out.
@@ -85,9 +99,7 @@ def run(config: ConfigDict, workdir: str, mode: str) -> dict[str, Any]:
     # The images of training stand in where none are held out.
     normal = splits.calibration if len(splits.calibration.images) else splits.train
     if mode == "train":
-        # Only a config that can be trained is bound to the workdir: a corrected one may follow.
-        check_batches(method)
-        checkpoint.claim(workdir, config.to_dict(), free=_FREE, main=parallel.is_main())
+        _bind(workdir, config, method, reuse)
         examples = next(pipeline.eval_batches(normal.images, _EXAMPLES))
         train(
             method,
@@ -106,10 +118,24 @@ def run(config: ConfigDict, workdir: str, mode: str) -> dict[str, Any]:
         workdir,
         about=_about(config, splits),
         pixel_size=config.evaluation.pixel_size,
+        batch_size=_SCORING_BATCH,
     )
     print(f"{config.data.category}: {evaluation.summary(results)}")
     print(f"Report: {os.path.join(workdir, 'report', 'index.html')}")
     return results
+
+
+def _bind(workdir: str, config: ConfigDict, method: Method, reuse: str | None) -> None:
+    """Binds the workdir to a config that can be trained, so that a corrected one may follow."""
+    check_batches(method)
+    settings, main_process = config.to_dict(), parallel.is_main()
+    checkpoint.claim(workdir, settings, free=_FREE, main=False)
+    if reuse:
+        stages = {stage.name: stage.num_steps for stage in method.stages}
+        source, free = os.path.abspath(os.path.expanduser(reuse)), (*_FREE, *_NO_STAGES)
+        taken = checkpoint.reuse(source, workdir, stages, settings, free=free, main=main_process)
+        logging.info("Stages taken over from %s: %s.", source, ", ".join(taken) or "none")
+    checkpoint.claim(workdir, settings, free=_FREE, main=main_process)
 
 
 def _load(config: ConfigDict, workdir: str) -> pipeline.Splits:
@@ -118,6 +144,10 @@ def _load(config: ConfigDict, workdir: str) -> pipeline.Splits:
         config.data.root = config.data.prepared = os.path.join(workdir, "data")
         demo.generate(config.data.root)
     config.data.root = os.path.abspath(os.path.expanduser(config.data.root))
+    return _read(config)
+
+
+def _read(config: ConfigDict) -> pipeline.Splits:
     return pipeline.load(
         config.data.category,
         config.data.root,
@@ -130,11 +160,34 @@ def _load(config: ConfigDict, workdir: str) -> pipeline.Splits:
 
 def _batches(config: ConfigDict, images: np.ndarray) -> batches.Batches:
     """Training batches, gathered on the device where the config allows and the images fit."""
-    streamed = pipeline.train_batches(images, flip=config.data.flip)
-    if not config.data.get("resident", True):  # workdirs of older versions do not say
+    # Workdirs of older versions say neither; methods that see whole images no crop.
+    resident, crop = config.data.get("resident", True), config.data.get("crop", 0)
+    streamed = pipeline.train_batches(images, flip=config.data.flip, crop=crop)
+    if not resident:
         return batches.streamed(streamed)
-    draws = sampling.draws(len(images), flip=config.data.flip)
-    return batches.resident_if_it_fits(images, draws, streamed)
+    draws = pipeline.train_draws(images, flip=config.data.flip, crop=crop)
+    return batches.resident_if_it_fits(images, draws, streamed, crop=crop)
+
+
+def compare(workdirs: Sequence[str], output: str) -> None:
+    """Writes compare.html, compare.md and compare.json about finished runs into `output`.
+
+    Raises:
+      ValueError, OSError: one line that says what is wrong and the way out.
+    """
+
+    def load_test(config: Mapping[str, Any]) -> evaluation.LabelledImages:
+        splits = _read(ConfigDict(config))
+        if splits.digest != config["data"]["digest"]:
+            raise ValueError(
+                f"the images of {config['data']['category']} in {config['data']['root']} have "
+                "changed since the runs were trained: put them back, or train again"
+            )
+        return splits.test
+
+    folders = [os.path.abspath(os.path.expanduser(workdir)) for workdir in workdirs]
+    print(comparison.compare(folders, load_test, output))
+    print(f"Page: {os.path.join(output, 'compare.html')}")
 
 
 def _about(config: ConfigDict, splits: pipeline.Splits) -> dict[str, Any]:
@@ -164,7 +217,10 @@ def main(argv: list[str]) -> None:
     startup.prepare()
     workdir = os.path.abspath(os.path.expanduser(_WORKDIR.value))
     try:
-        run(_config(workdir), workdir, _MODE.value)
+        if _MODE.value == "compare":
+            compare(_WORKDIRS.value, workdir)
+        else:
+            run(_config(workdir), workdir, _MODE.value, reuse=_REUSE.value)
     except (ValueError, OSError, FloatingPointError) as error:
         logging.debug("The traceback of the error below:", exc_info=True)
         sys.exit(f"error: {_one_line(error)}")

@@ -1,1 +1,9 @@
-"""Autoencoders that learn to reconstruct normal images; so far the network of the seed."""
+"""Autoencoders that learn to reconstruct normal images: the seed's convolutional one, and those of
+
+Bergmann, Löwe, Fauser, Sattlegger, Steger, "Improving Unsupervised Defect Segmentation by Applying
+Structural Similarity to Autoencoders", VISAPP 2019, arXiv 1807.02011.
+"""
+
+from ae_jax.method import build
+
+__all__ = ["build"]

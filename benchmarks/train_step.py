@@ -66,12 +66,13 @@ def fanogan_steps(images: np.ndarray) -> Iterator[tuple[str, Ours]]:
 def autoencoder_steps(images: np.ndarray) -> Iterator[tuple[str, Ours]]:
     """The autoencoder's step: mean squared error, Adam."""
     config = dict(fn="optax:adam", learning_rate=1e-3)
-    network, tx = ConvolutionalAutoencoder(), make(config)
+    network, tx = ConvolutionalAutoencoder(transposed=True), make(config)
 
     def loss_fn(variables, images, rng):
         mine = variables["autoencoder"]
         output, updates = network.apply(mine, images, train=True, mutable=["batch_stats"])
-        return residuals.squared(images, output).mean(), Aux(updates={"autoencoder": updates})
+        loss = residuals.squared(images, output.reconstructions).mean()
+        return loss, Aux(updates={"autoencoder": updates})
 
     variables = {"autoencoder": jax.jit(network.init)(jax.random.key(0), images[:1])}
     check_parameters(variables)

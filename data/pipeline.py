@@ -74,21 +74,34 @@ def load(
     )
 
 
-def train_batches(images: np.ndarray, *, flip: bool) -> Batches:
+def train_draws(images: np.ndarray, *, flip: bool, crop: int) -> sampling.Draws:
+    """Endless draws from `images`, uint8 [N, S, S, 3], of crops of side `crop`; 0: of whole images.
+
+    Raises:
+      ValueError: the crop is larger than the images.
+    """
+    return sampling.draws(len(images), flip=flip, room=sampling.crop_room(images, crop))
+
+
+def train_batches(images: np.ndarray, *, flip: bool, crop: int = 0) -> Batches:
     """Endless training batches of `images`, uint8 [N, S, S, 3], streamed by tf.data.
 
     Returns:
-      `batches(dims, seed, first_step, process=(index, count))`, an iterator over float32
-      [*dims, S, S, 3] in [-1, 1]: the images that `sampling.draws` draws for the same arguments.
+      `batches(dims, seed, first_step, process=(index, count))`, an iterator over float32 in
+      [-1, 1], [*dims, S, S, 3] or crops of side `crop`: what `train_draws` draws for the same
+      arguments.
+
+    Raises:
+      ValueError: the crop is larger than the images.
     """
-    draws = sampling.draws(len(images), flip=flip)
+    draws = train_draws(images, flip=flip, crop=crop)
 
     def batches(
         dims: tuple[int, ...], seed: int, first_step: int, process: tuple[int, int] = (0, 1)
     ) -> Iterator[np.ndarray]:
         with _tensorflow_to("stream batches"):
             from data import streaming
-        return streaming.stream(images, draws, dims, seed, first_step, process)
+        return streaming.stream(images, draws, crop, dims, seed, first_step, process)
 
     return batches
 

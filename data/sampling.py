@@ -11,11 +11,12 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-# draws(dims, seed, first_step, process=(index, count)) -> (indices, flips) of each step on, endless
-Draws = Callable[..., Iterator[tuple[np.ndarray, np.ndarray]]]
+# draws(dims, seed, first_step, process=(index, count)) -> (indices, flips, corners) of each step,
+# endless
+Draws = Callable[..., Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]]
 
 # Independent random streams of one seed.
-_ORDER, _FLIPS, _HELD_OUT = range(3)
+_ORDER, _FLIPS, _HELD_OUT, _CORNERS = range(4)
 
 
 def scale(pixels: np.ndarray) -> np.ndarray:
@@ -60,32 +61,63 @@ def batch_indices(
     return indices.reshape(batch_dims), flips.reshape(batch_dims)
 
 
-def draws(num_images: int, *, flip: bool) -> Draws:
+def batch_corners(
+    seed: int, step: int, batch_dims: tuple[int, ...], room: tuple[int, int]
+) -> np.ndarray:
+    """Top and left of the crops of step `step`, uniform in [0, room]: int64 [*batch_dims, 2]."""
+    rng = np.random.default_rng((seed, _CORNERS, step))
+    return rng.integers(0, room, (*batch_dims, 2), endpoint=True)
+
+
+def crop_room(images: np.ndarray, crop: int) -> tuple[int, int]:
+    """Pixels by which a crop of side `crop` can move in `images` [N, H, W, C]; 0: whole images.
+
+    Raises:
+      ValueError: the crop is larger than the images.
+    """
+    height, width = images.shape[1:3]
+    if crop < 0 or crop > min(height, width):
+        raise ValueError(
+            f"data.crop {crop} does not fit images of {height}x{width} px: choose at most "
+            f"{min(height, width)}, or 0 for whole images"
+        )
+    return (height - crop, width - crop) if crop else (0, 0)
+
+
+def draws(num_images: int, *, flip: bool, room: tuple[int, int] = (0, 0)) -> Draws:
     """Endless draws from `num_images` images.
 
     Args:
       num_images: how many there are.
-      flip: whether each image is mirrored, left to right, every other time.
+      flip: whether each crop is mirrored, left to right, every other time.
+      room: pixels by which crops may move, down and right.
 
     Returns:
       `draws(dims, seed, first_step, process=(index, count))`, an iterator over the draws of steps
-      first_step, first_step + 1, ...: indices (int32) and flips (bool), both [*dims], where dims
-      are (local devices, *leading, batch per device). All devices of all processes together see the
-      images that one device would see.
+      first_step, first_step + 1, ...: indices (int32) and flips (bool), both [*dims], and top and
+      left of the crops (int32) [*dims, 2], where dims are (local devices, *leading, batch per
+      device). All devices of all processes together see the images that one device would see.
     """
 
     def draw(
         dims: tuple[int, ...], seed: int, first_step: int, process: tuple[int, int] = (0, 1)
-    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
         (index, count), (local, *leading, batch) = process, dims
         devices = local * count
 
         def mine(drawn: np.ndarray) -> np.ndarray:
-            by_device = np.moveaxis(drawn.reshape(*leading, devices, batch), -2, 0)
+            split = drawn.reshape(*leading, devices, batch, *drawn.shape[len(leading) + 1 :])
+            by_device = np.moveaxis(split, len(leading), 0)
             return by_device[index * local : (index + 1) * local]
 
+        whole = (*leading, devices * batch)
         for step in itertools.count(first_step):
-            indices, flips = batch_indices(seed, step, (*leading, devices * batch), num_images)
-            yield mine(indices.astype(np.int32)), mine(flips & flip)
+            indices, flips = batch_indices(seed, step, whole, num_images)
+            corners = batch_corners(seed, step, whole, room)
+            yield (
+                mine(indices.astype(np.int32)),
+                mine(flips & flip),
+                mine(corners.astype(np.int32)),
+            )
 
     return draw

@@ -5,6 +5,7 @@ host sends only which images, and which of them flipped. Images are float32 in [
 """
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -37,31 +38,44 @@ def streamed(images: Stream) -> Batches:
     return Batches((), images, lambda _, sent: sent, grouped=False)
 
 
-def resident(pixels: np.ndarray, draws: Stream) -> Batches:
+def resident(pixels: np.ndarray, draws: Stream, *, crop: int = 0) -> Batches:
     """Batches gathered on the device from `pixels`, uint8 [N, H, W, C].
 
-    `draws` gives the indices (int32) and flips (bool) of each step, [*dims] both.
+    `draws` gives the indices (int32) and flips (bool) of each step, [*dims] both, and the corners
+    (int32) [*dims, 2] of crops of side `crop`; 0: whole images, whose corners are 0.
     """
-    return Batches(pixels, draws, gather, grouped=True)
+    size = (crop, crop) if crop else pixels.shape[1:3]
+    return Batches(pixels, draws, partial(gather, size=size), grouped=True)
 
 
-def gather(pixels: jax.Array, draw: tuple[jax.Array, jax.Array]) -> jax.Array:
-    """The images [*dims, H, W, C] that `draw` names, mirrored where it says so, in [-1, 1]."""
-    indices, flips = draw
-    images = pixels[indices]
+def gather(
+    pixels: jax.Array, draw: tuple[jax.Array, jax.Array, jax.Array], *, size: tuple[int, int]
+) -> jax.Array:
+    """The crops [*dims, *size, C] that `draw` names, mirrored where it says so, in [-1, 1]."""
+    indices, flips, corners = draw
+
+    def crop(index: jax.Array, corner: jax.Array) -> jax.Array:
+        start = (index, corner[0], corner[1], 0)
+        return jax.lax.dynamic_slice(pixels, start, (1, *size, pixels.shape[-1]))[0]
+
+    for _ in indices.shape:
+        crop = jax.vmap(crop)
+    images = crop(indices, corners)
     images = jnp.where(flips[..., None, None, None], jnp.flip(images, axis=-2), images)
     # As data/sampling.py scales them, to the bit.
     return (2 * images.astype(jnp.float32) - 255) * np.float32(1 / 255)
 
 
-def resident_if_it_fits(pixels: np.ndarray, draws: Stream, images: Stream) -> Batches:
+def resident_if_it_fits(
+    pixels: np.ndarray, draws: Stream, images: Stream, *, crop: int = 0
+) -> Batches:
     """`resident`, or `streamed` with a warning where a device's memory is too small for that.
 
     Half of what is free must do for the images: the rest is for networks and activations.
     """
     free = parallel.free_bytes()
     if free is None or 2 * pixels.nbytes <= free:
-        return resident(pixels, draws)
+        return resident(pixels, draws, crop=crop)
     logging.warning(
         "Training images are streamed, not resident: their %.1f MB are more than half of the "
         "%.1f MB that are free on a device.",

@@ -6,7 +6,7 @@ go through `etils.epath`, so that `gs://` workdirs work.
 """
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Self
 
 import jax
@@ -63,6 +63,99 @@ def claim(workdir: str, config: Mapping[str, Any], *, free: tuple[str, ...], mai
         new.replace(path)
 
 
+def reuse(
+    source: str,
+    workdir: str,
+    stages: Mapping[str, int],
+    config: Mapping[str, Any],
+    *,
+    free: tuple[str, ...],
+    main: bool,
+) -> list[str]:
+    """Copies stages that `source` has trained to their end into `workdir`, which lacks them.
+
+    Of each the newest checkpoint. A stage of which `workdir` has a checkpoint is left as it is, so
+    that a run that goes on may call this again; one that `source` lacks is left to be trained.
+    `source` is only read. A folder appears in one step where folders can be renamed in one step; on
+    gs:// they cannot.
+
+    Args:
+      source: the workdir of another run.
+      workdir: where to copy; made if need be.
+      stages: every stage of the run and its number of steps.
+      config: of the run, as for `claim`. Sections that only one of both configs has do not count.
+      free: as for `claim`: dotted names that may differ between the two runs.
+      main: whether this process writes; the others wait for it.
+
+    Returns:
+      The names of the stages copied.
+
+    Raises:
+      FileNotFoundError: `source` is no workdir.
+      ValueError: the configs differ, a stage of `source` is not finished, or it has none.
+    """
+    missing = [stage for stage in stages if _newest_step(workdir, stage) is None]
+    found = _finished(source, missing, stages, config, free) if missing else {}
+    if main:
+        for stage, step in found.items():
+            _copy_step(source, workdir, stage, step)
+    # Every process comes here, also one that looks when the copies are there already.
+    ocp.multihost.sync_global_processes("reuse")
+    return list(found)
+
+
+def _finished(
+    source: str,
+    missing: Sequence[str],
+    stages: Mapping[str, int],
+    config: Mapping[str, Any],
+    free: tuple[str, ...],
+) -> dict[str, int]:
+    """Which of the stages `missing` can be taken from `source`, and their newest steps."""
+    _check_shared(source, config, free)
+    steps = {stage: _newest_step(source, stage) for stage in missing}
+    found = {stage: step for stage, step in steps.items() if step is not None}
+    for stage, step in found.items():
+        if step < stages[stage]:
+            raise ValueError(
+                f"{source}: stage {stage} is at step {step} of {stages[stage]}: "
+                "train it to its end first"
+            )
+    if not found and len(missing) == len(stages):
+        raise ValueError(
+            f"{source} holds no checkpoint of {' or '.join(stages)}: reuse a workdir that does"
+        )
+    return found
+
+
+def _check_shared(source: str, config: Mapping[str, Any], free: tuple[str, ...]) -> None:
+    theirs, ours = read_config(source), json.loads(json.dumps(config))
+    shared = theirs.keys() & ours.keys()
+    differing = _differences(
+        {name: theirs[name] for name in shared}, {name: ours[name] for name in shared}, free
+    )
+    if differing:
+        raise ValueError(
+            f"{source} was trained otherwise ({'; '.join(differing)}): "
+            "reuse another workdir, set these fields as it has them, or train anew"
+        )
+
+
+def _copy_step(source: str, workdir: str, stage: str, step: int) -> None:
+    """Copies one checkpoint under another name and renames it, so that none is ever half there."""
+    old, folder = _folder(source, stage) / str(step), _folder(workdir, stage)
+    # Beside the stage's folder: within it Orbax would take a folder for a checkpoint.
+    new = folder.parent / f"{stage}.tmp"
+    new.rmtree(missing_ok=True)
+    for parent, _, names in old.walk():
+        copies = new / parent.relative_to(old)
+        copies.mkdir(parents=True, exist_ok=True)
+        for name in names:
+            (parent / name).copy(copies / name)
+    folder.mkdir(parents=True, exist_ok=True)
+    new.rename(folder / str(step))
+
+
 def read_config(workdir: str) -> dict[str, Any]:
     """The config that `claim` wrote.
 
@@ -88,6 +181,11 @@ def _manager(workdir: str, stage: str) -> ocp.CheckpointManager:
 
 def _folder(workdir: str, stage: str) -> epath.Path:
     return epath.Path(workdir).resolve() / "checkpoints" / stage
+
+
+def _newest_step(workdir: str, stage: str) -> int | None:
+    # Not by a manager, which makes the folder and removes what another run is about to write.
+    return max(ocp.utils.checkpoint_steps(_folder(workdir, stage)), default=None)
 
 
 def newest(workdir: str, stage: str) -> dict[str, Any]:

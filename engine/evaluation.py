@@ -3,6 +3,7 @@
 import importlib.metadata
 import os
 import platform
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from operator import itemgetter
 from typing import Any, Protocol
@@ -51,8 +52,13 @@ def evaluate(
     *,
     about: Mapping[str, Any],
     pixel_size: int,
+    batch_size: int,
 ) -> dict[str, Any]:
-    """Writes results.json, scores.csv and report/ into `workdir`; returns the results.
+    """Writes results.json, scores.csv, predictions.npz and report/; returns the results.
+
+    `predictions.npz` has the anomaly maps, float32 [N, H, W], the reconstructions, uint8
+    [N, H, W, 3], where the method makes some, both in the order of scores.csv, and `map_max`, the
+    top of the maps' colour scale.
 
     Args:
       scorer: of images in [-1, 1].
@@ -62,20 +68,24 @@ def evaluate(
       workdir: the run's folder, from which steps and seconds are read.
       about: what results.json says first, such as method, category and counts.
       pixel_size: pixel metrics are taken at this height and width; 0: at each mask's own size.
+      batch_size: so many images are scored at a time, and no batch has more.
 
     Raises:
       ValueError: there is no normal image, or a score is not finite.
     """
-    normal = score_all(scorer, normal_batches)
+    normal = score_all(scorer, normal_batches, batch_size)
     # Without test images there are none of everything, and the metrics say why they are absent.
     none = jax.tree.map(itemgetter(slice(0)), normal)
-    score = score_all(scorer, test_batches) if len(test.images) else none
+    start = time.perf_counter()  # the scorer was compiled for the normal images
+    score = score_all(scorer, test_batches, batch_size) if len(test.images) else none
+    seconds = time.perf_counter() - start
     history = read_metrics(workdir)
     results = {
         **about,
         **_metrics(test, score, pixel_size),
         "steps": {line["stage"]: line["step"] for line in history},
         "seconds": {line["stage"]: round(line["seconds"], 1) for line in history},
+        "seconds_per_image": seconds / len(test.images) if len(test.images) else None,
         "versions": versions(),
         "devices": parallel.device_names(),
     }
@@ -131,9 +141,22 @@ def _write(
         terms=scored.terms,
     )
     report.write_json(os.path.join(workdir, "results.json"), results)
+    _write_predictions(os.path.join(workdir, "predictions.npz"), score, map_max)
     folder = os.path.join(workdir, "report")
     report.write_report(folder, scored=scored, results=results, history=history, map_max=map_max)
-    logging.info("Wrote results.json, scores.csv and report/index.html into %s.", workdir)
+    names = "results.json, scores.csv, predictions.npz and report/index.html"
+    logging.info("Wrote %s into %s.", names, workdir)
+
+
+def _write_predictions(path: str, score: Any, map_max: float) -> None:
+    arrays = {"maps": score.map, "map_max": np.float32(map_max)}
+    if score.reconstruction is not None:
+        made = (np.clip(score.reconstruction, -1, 1) + 1) * 127.5
+        arrays["reconstructions"] = np.rint(made).astype(np.uint8)
+    new = f"{path}.tmp"
+    with open(new, "wb") as file:
+        np.savez_compressed(file, **arrays)
+    os.replace(new, path)
 
 
 def versions() -> dict[str, str]:

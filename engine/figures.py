@@ -27,6 +27,7 @@ NOT_METRICS = ("stage", "step", "steps_per_second", "seconds")
 # Inches on a page of examples: a picture with its gap, without, its caption; titles; colour bar.
 CELL, SIDE, CAPTION, MARGIN, HEAD, SCALE = 2.0, 1.92, 0.34, 0.15, 1.0, 1.3
 MAP = "anomaly map"
+Scores = Mapping[str, np.ndarray]  # by name, float [N]
 
 
 def plain(text: str) -> str:
@@ -46,43 +47,58 @@ def safe_names(names: Sequence[str]) -> dict[str, str]:
     return safe
 
 
-def roc(path: str, labels: np.ndarray, scores: Mapping[str, np.ndarray], title: str) -> None:
+def roc(path: str, labels: np.ndarray, scores: Scores, title: str) -> None:
     """The ROC curve of each score by name, the first drawn strongest, AUROC in the legend."""
-    figure, axes = _square(title, "false-positive rate", "true-positive rate")
-    for i, (name, values) in enumerate(scores.items()):
-        x, y, _ = metrics.roc_curve(labels, values)
-        axes.plot(
-            x,
-            y,
-            label=f"{plain(name)}: AUROC {metrics.roc_auc_score(labels, values):.3f}",
-            **_line(i),
-        )
-    axes.plot([0, 1], [0, 1], color=GREY, linewidth=1, linestyle=(0, (2, 3)), label="chance: 0.500")
-    _legend(axes)
+    figure = Figure(figsize=(5.6, 5.6), dpi=DPI, layout="constrained")
+    draw_roc(figure.add_subplot(), labels, scores, title)
     figure.savefig(path)
 
 
-def precision_recall(
-    path: str, labels: np.ndarray, scores: Mapping[str, np.ndarray], title: str
-) -> None:
+def precision_recall(path: str, labels: np.ndarray, scores: Scores, title: str) -> None:
     """The precision-recall curve of each score by name; the prevalence is a dotted line."""
-    figure, axes = _square(title, "recall (defective parts found)", "precision")
-    for i, (name, values) in enumerate(scores.items()):
-        y, x, _ = metrics.precision_recall_curve(labels, values)
-        area = metrics.average_precision_score(labels, values)
-        label = f"{plain(name)}: average precision {area:.3f}"
-        axes.plot(x, y, drawstyle="steps-post", label=label, **_line(i))
-    prevalence = float(np.mean(labels))
-    label = f"prevalence (chance): {prevalence:.3f}"
-    axes.axhline(prevalence, color=GREY, linewidth=1, linestyle=(0, (2, 3)), label=label)
-    _legend(axes)
+    figure = Figure(figsize=(5.6, 5.6), dpi=DPI, layout="constrained")
+    draw_precision_recall(figure.add_subplot(), labels, scores, title)
     figure.savefig(path)
 
 
 def histogram(path: str, labels: np.ndarray, scores: np.ndarray, title: str) -> None:
     """How the image scores of good and defective images are spread, in shared bins."""
     figure = Figure(figsize=(6.4, 4.2), dpi=DPI, layout="constrained")
-    axes = figure.add_subplot()
+    draw_histogram(figure.add_subplot(), labels, scores, title)
+    figure.savefig(path)
+
+
+def draw_roc(
+    axes: Axes, labels: np.ndarray, scores: Scores, title: str, alike: bool = False
+) -> None:
+    """Draws what `roc` shows into `axes`, all lines alike or the first strongest."""
+    _square(axes, title, "false-positive rate", "true-positive rate")
+    for i, (name, values) in enumerate(scores.items()):
+        x, y, _ = metrics.roc_curve(labels, values)
+        label = f"{plain(name)}: AUROC {metrics.roc_auc_score(labels, values):.3f}"
+        axes.plot(x, y, label=label, **_line(i, alike))
+    axes.plot([0, 1], [0, 1], color=GREY, linewidth=1, linestyle=(0, (2, 3)), label="chance: 0.500")
+    _legend(axes)
+
+
+def draw_precision_recall(
+    axes: Axes, labels: np.ndarray, scores: Scores, title: str, alike: bool = False
+) -> None:
+    """Draws what `precision_recall` shows into `axes`, as `draw_roc` does."""
+    _square(axes, title, "recall (defective parts found)", "precision")
+    for i, (name, values) in enumerate(scores.items()):
+        y, x, _ = metrics.precision_recall_curve(labels, values)
+        area = metrics.average_precision_score(labels, values)
+        label = f"{plain(name)}: average precision {area:.3f}"
+        axes.plot(x, y, drawstyle="steps-post", label=label, **_line(i, alike))
+    prevalence = float(np.mean(labels))
+    label = f"prevalence (chance): {prevalence:.3f}"
+    axes.axhline(prevalence, color=GREY, linewidth=1, linestyle=(0, (2, 3)), label=label)
+    _legend(axes)
+
+
+def draw_histogram(axes: Axes, labels: np.ndarray, scores: np.ndarray, title: str) -> None:
+    """Draws what `histogram` shows into `axes`; there must be scores."""
     bins = np.histogram_bin_edges(scores, bins=30)
     for value, name, hatch in ((0, "good", ""), (1, "defective", "////")):
         if (mine := scores[labels == value]).size:
@@ -94,7 +110,6 @@ def histogram(path: str, labels: np.ndarray, scores: np.ndarray, title: str) -> 
     axes.yaxis.set_major_locator(MaxNLocator(integer=True))
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(fontsize=9, frameon=False)
-    figure.savefig(path)
 
 
 def training_curves(path: str, history: Sequence[Mapping[str, Any]], title: str) -> None:
@@ -166,7 +181,7 @@ def examples(
     for column, (name, pictures) in enumerate(columns.items()):
         for row, picture in enumerate(pictures):
             axes = _box(figure, MARGIN + CELL * column, (CELL + CAPTION) * row, SIDE)
-            _picture(axes, picture, maps[row] if name == MAP else None, map_max)
+            draw_picture(axes, picture, maps[row] if name == MAP else None, map_max)
             axes.set_title("" if row else name, fontsize=10, pad=5)
             caption = "" if column else plain(captions[row])
             axes.set_xlabel(caption, fontsize=9, loc="left", parse_math=False)
@@ -190,13 +205,21 @@ def _scale(figure: Figure, map_max: float) -> None:
     axes.tick_params(labelsize=8)
 
 
-def _picture(
-    axes: Axes, picture: np.ndarray | None, heat: np.ndarray | None, map_max: float
+def draw_picture(
+    axes: Axes,
+    picture: np.ndarray | None,
+    heat: np.ndarray | None,
+    map_max: float,
+    missing: str = "no mask",
 ) -> None:
+    """Draws a picture, and over it in grey a float map `heat` [h, w] coloured from 0 to `map_max`.
+
+    `picture` is bool [H, W] or uint8 [H, W, 3]; for None it says what is `missing`.
+    """
     axes.set(xticks=[], yticks=[])
     axes.spines[:].set_color("#B0B0B0")
     if picture is None:
-        axes.text(0.5, 0.5, "no mask", ha="center", va="center", color=GREY, fontsize=10)
+        axes.text(0.5, 0.5, missing, ha="center", va="center", color=GREY, fontsize=10)
         return
     if heat is None:
         axes.imshow(picture, cmap="gray", vmin=0, vmax=1 if picture.dtype == bool else 255)
@@ -209,19 +232,16 @@ def _picture(
     axes.imshow(heat, cmap=HEAT, vmin=0, vmax=map_max, alpha=alpha, extent=extent)
 
 
-def _square(title: str, xlabel: str, ylabel: str) -> tuple[Figure, Axes]:
-    figure = Figure(figsize=(5.6, 5.6), dpi=DPI, layout="constrained")
-    axes = figure.add_subplot(aspect="equal", xlim=(-0.01, 1.01), ylim=(-0.01, 1.01))
-    axes.set(xlabel=xlabel, ylabel=ylabel)
+def _square(axes: Axes, title: str, xlabel: str, ylabel: str) -> None:
+    axes.set(aspect="equal", xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), xlabel=xlabel, ylabel=ylabel)
     axes.set_title(plain(title), fontsize=11, loc="left", parse_math=False)
     axes.grid(alpha=0.3, linewidth=0.6)
     axes.spines[["top", "right"]].set_visible(False)
-    return figure, axes
 
 
-def _line(i: int) -> dict[str, Any]:
+def _line(i: int, alike: bool) -> dict[str, Any]:
     """How the i-th line is drawn."""
-    width = 1.4 if i else 2.4
+    width = 1.8 if alike else 1.4 if i else 2.4
     colour, style = COLOURS[i % len(COLOURS)], STYLES[i % len(STYLES)]
     return {"color": colour, "linewidth": width, "linestyle": style, "zorder": 3 - bool(i)}
 

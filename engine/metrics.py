@@ -115,7 +115,7 @@ def pixel_metrics(
     extra = {"au_pro": None, "au_pro_limit": LIMIT, "resolution": resolution}
     if reason := _missing(masks, names):
         return _absent(reason, **extra)
-    curve = _curve(_fit([mask for mask in masks if mask is not None], maps, size))
+    curve = _curve(fit([mask for mask in masks if mask is not None], maps, size))
     if reason := _one_sided(curve):
         return _absent(reason, **extra)
     found = curve.found / curve.found[-1]
@@ -158,27 +158,32 @@ def _missing(masks: Sequence[Mask], names: Sequence[str]) -> str:
     missing = [i for i, mask in enumerate(masks) if mask is None]
     if not missing:
         return ""
-    total = len(missing) + sum(1 for mask in masks if mask is not None and mask.any())
+    total = sum(1 for mask in masks if mask is None or mask.any())
     listed = ", ".join(names[i] for i in missing[:NAMED]) if names else ""
     more = f" and {len(missing) - NAMED} more" if names and len(missing) > NAMED else ""
     text = f"{len(missing)} of {total} defective images have no mask"
     return f"{text}: {listed}{more}" if listed else text
 
 
-def _fit(
+def fit(
     masks: Sequence[np.ndarray], maps: Sequence[np.ndarray], size: int
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Brings each pair of mask and map to one size, one pair at a time to spare memory."""
+    """Yields each mask (bool) with its map (float) at one size [h, w], as `pixel_metrics` says."""
     for mask, values in zip(masks, maps, strict=True):
         if size and mask.shape != (size, size):
             small = Image.fromarray(mask.astype(np.uint8)).resize((size, size), Image.Resampling(0))
             mask = np.asarray(small) > 0
         if values.shape != mask.shape:
             picture = Image.fromarray(np.asarray(values, np.float32))
-            height, width = mask.shape
-            picture = picture.resize((width, height), Image.Resampling.BILINEAR)
-            values = np.asarray(picture)
+            values = np.asarray(picture.resize(mask.shape[::-1], Image.Resampling.BILINEAR))
         yield mask, values
+
+
+def region_weights(mask: np.ndarray) -> tuple[np.ndarray, int]:
+    """Of each True pixel of bool [h, w], in order, 1 / the size of its region; how many regions."""
+    regions, count = ndimage.label(mask, structure=np.ones((3, 3)))
+    region = regions[mask]
+    return (1.0 / np.bincount(region)[region] if count else np.empty(0)), count
 
 
 class _Curve(NamedTuple):
@@ -204,9 +209,8 @@ def _curve(pairs: Iterable[tuple[np.ndarray, np.ndarray]]) -> _Curve:
         if broken := int((~np.isfinite(values)).sum()):
             raise ValueError(f"{broken} of {values.size} pixels of a map are NaN or infinite")
         mask = mask.astype(bool)
-        regions_of, count = ndimage.label(mask, structure=np.ones((3, 3)))
-        region = regions_of[mask]
-        weights.append(1.0 / np.bincount(region)[region] if count else weights[0])
+        weight, count = region_weights(mask)
+        weights.append(weight)
         inside.append(values[mask])
         outside.append(values[~mask])
         regions += count

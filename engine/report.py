@@ -5,7 +5,6 @@ The report is for two readers, a researcher and an engineer who may show it to a
 """
 
 import csv
-import html
 import io
 import itertools
 import json
@@ -16,23 +15,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from absl import logging
 
-from engine import figures
+from engine import figures, page
 from engine.logs import duration, write_text
 
 EXAMPLES = 6
 FORMULA = ("=", "+", "-", "@", "\t", "\r")  # a spreadsheet would run a cell that begins so
 
-_HEAD = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><title>{title}</title><style>
-body {{ font: 15px/1.45 system-ui, sans-serif; max-width: 62em; margin: 2em auto; color: #222 }}
-h2 {{ margin-top: 2em; border-bottom: 1px solid #ccc }}
-table {{ border-collapse: collapse; font-variant-numeric: tabular-nums }}
-th, td {{ padding: .25em 1em .25em 0; text-align: left; border-bottom: 1px solid #e4e4e4 }}
-img {{ max-width: 100%; display: block; margin: 1em 0 }}
-</style></head><body>
-"""
-
-Rows = Sequence[Sequence[Any]]
 Draw = Callable[..., None]
 Pictures = dict[str, str]  # file name -> what the picture shows
 _HEADINGS = ("AUROC", "average precision", "prevalence")
@@ -81,11 +69,12 @@ def write_scores(
     numbers = [scores, *terms.values()]
     for name, defect, label, *values in zip(paths, defects, labels, *numbers, strict=True):
         row = [repr(float(value)) for value in values]
-        writer.writerow([_as_text(name), _as_text(defect), int(label), *row])
+        writer.writerow([as_text(name), as_text(defect), int(label), *row])
     write_text(path, text.getvalue())
 
 
-def _as_text(value: str) -> str:
+def as_text(value: str) -> str:
+    """A name as scores.csv has it: with an apostrophe in front where it begins as a formula."""
     return f"'{value}" if value.startswith(FORMULA) else value
 
 
@@ -195,7 +184,7 @@ def _page(results: Mapping[str, Any], subject: str, curves: Pictures, examples: 
         for stage, steps in results.get("steps", {}).items()
     ]
     body = [
-        f"<h1>{_escape(subject)}</h1>",
+        f"<h1>{page.escape(subject)}</h1>",
         _table("Images", ["", "number"], counts),
         _table("Image scores", ["score", *_HEADINGS], _rows(scores, measured)),
         _table(
@@ -211,17 +200,15 @@ def _page(results: Mapping[str, Any], subject: str, curves: Pictures, examples: 
         _table("Training", ["stage", "steps", "time"], training),
         _table("Software and devices", ["", "version"], list(made_with.items())),
     ]
-    return (
-        _HEAD.format(title=_escape(subject)) + "\n".join(filter(None, body)) + "\n</body></html>\n"
-    )
+    return page.document(subject, body)
 
 
-def _rows(entries: Mapping[str, Mapping[str, Any]], keys: Sequence[str]) -> Rows:
+def _rows(entries: Mapping[str, Mapping[str, Any]], keys: Sequence[str]) -> list[list[str]]:
     """A row per entry; the reason why metrics are not available is told once in it."""
     rows = []
     for name, entry in entries.items():
         reason = f"not available: {entry.get('reason', 'no reason was recorded')}"
-        absent = itertools.chain([reason], itertools.repeat("\u2013"))
+        absent = itertools.chain([reason], itertools.repeat(page.NONE))
         rows.append([name, *(_number(entry.get(key)) or next(absent) for key in keys)])
     return rows
 
@@ -230,20 +217,10 @@ def _number(value: float | None) -> str:
     return "" if value is None else f"{value:.4f}" if isinstance(value, float) else str(value)
 
 
-def _table(title: str, header: Sequence[str], rows: Rows) -> str:
-    """An HTML table under a heading; '' without rows."""
-    head = "".join(f"<th>{_escape(cell)}</th>" for cell in header)
-    lines = ["".join(f"<td>{_escape(cell)}</td>" for cell in row) for row in rows]
-    body = "".join(f"<tr>{line}</tr>\n" for line in [head, *lines])
-    return f"<h2>{_escape(title)}</h2>\n<table>\n{body}</table>" if rows else ""
+def _table(title: str, header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+    return page.to_html(page.Table(title, header, rows))
 
 
 def _figures(title: str, pictures: Pictures) -> str:
-    images = [f'<img src="{name}" alt="{_escape(text)}">' for name, text in pictures.items()]
-    return "\n".join([f"<h2>{_escape(title)}</h2>", *images]) if images else ""
-
-
-def _escape(value: Any) -> str:
-    """HTML text; bytes of file names that are no UTF-8 become question marks."""
-    listed = ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
-    return html.escape(listed.encode("utf-8", "replace").decode())
+    images = [f'<img src="{name}" alt="{page.escape(text)}">' for name, text in pictures.items()]
+    return "\n".join([f"<h2>{page.escape(title)}</h2>", *images]) if images else ""

@@ -23,15 +23,16 @@ def restore_scorer(method: Method, workdir: str) -> Scorer:
     return partial(jax.jit(method.score), jax.device_put(variables))
 
 
-def score_all(scorer: Scorer, batches: Iterable[np.ndarray]) -> Score:
+def score_all(scorer: Scorer, batches: Iterable[np.ndarray], size: int = 0) -> Score:
     """Scores of all images of `batches`, joined, as NumPy arrays.
 
-    The scorer is compiled once: shorter batches are padded to the size of the first one.
+    The scorer is compiled once: shorter batches are padded to `size` images, or to as many as the
+    first one has where that is 0.
 
     Raises:
       ValueError: there is no image.
     """
-    size, scores = 0, []
+    scores = []
     for images in batches:
         size = size or len(images)
         padding = [(0, size - len(images))] + [(0, 0)] * (images.ndim - 1)

@@ -1,4 +1,7 @@
-"""f-AnoGAN as stages: `gan` trains generator and critic, `encoder` the inverse of the generator."""
+"""f-AnoGAN as stages: `gan` trains generator and critic, `encoder` the inverse of the generator.
+
+AnoGAN is the first stage alone, with a score that searches for what the encoder would say.
+"""
 
 from functools import partial
 from typing import Any
@@ -30,6 +33,21 @@ def build(config: Any) -> Method:
         stages=(_gan_stage(config, networks), _encoder_stage(config, networks)),
         score=make(config.score, networks),
     )
+
+
+def build_anogan(config: Any) -> Method:
+    """The method that `config` (see configs/anogan.py) describes; like `build`, but no encoder.
+
+    Raises:
+      ValueError: as `build`.
+    """
+    networks = Networks(
+        generator=make(config.generator, config.data.image_size),
+        critic=make(config.critic),
+        encoder=None,
+        latent=config.latent,
+    )
+    return Method(stages=(_gan_stage(config, networks),), score=make(config.score, networks))
 
 
 def _num_steps(section: Any, num_images: int, batch_dims: tuple[int, ...]) -> int:

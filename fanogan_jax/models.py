@@ -11,7 +11,7 @@ image, so its score of one image must not depend on the others.
 
 from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -26,7 +26,7 @@ class Networks(NamedTuple):
 
     generator: nn.Module
     critic: nn.Module
-    encoder: nn.Module
+    encoder: Any  # nn.Module; None in AnoGAN, which has none
     latent: int
 
 

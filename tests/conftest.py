@@ -22,22 +22,42 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from configs import fanogan, fanogan_resnet
+from configs import ae, ae_l2, ae_ssim, anogan, fanogan, fanogan_resnet
+
+AUTOENCODERS = (ae, ae_l2, ae_ssim)
+ALL = (fanogan, fanogan_resnet, anogan, *AUTOENCODERS)
 
 
 def shrink(config: ConfigDict, **sizes: int) -> ConfigDict:
     """A config of the same shape that compiles in seconds: 16 px, few features, few steps."""
-    config.latent = 4
     config.data.update(image_size=16, num_train=16)
+    config.every = dict(log=1, save=2, pictures=2)
+    if "autoencoder" in config:
+        return _shrink_autoencoder(config)
+    config.latent = 4
+    networks = [name for name in ("generator", "critic", "encoder") if name in config]
     if "width" in config.generator:
-        for network in ("generator", "critic", "encoder"):
+        for network in networks:
             config[network].width = 2
     else:
-        config.generator.features = (8, 8, 4)
-        config.critic.features = config.encoder.features = (4, 8)
+        for network in networks:
+            config[network].features = (8, 8, 4) if network == "generator" else (4, 8)
     config.gan.update(batch_size=8, num_steps=sizes.get("gan", 2), n_critic=2)
-    config.encoding.update(batch_size=8, num_steps=sizes.get("encoder", 2))
-    config.every = dict(log=1, save=2, pictures=2)
+    if "encoding" in config:
+        config.encoding.update(batch_size=8, num_steps=sizes.get("encoder", 2))
+    else:
+        config.score.num_steps = 2
+    return config
+
+
+def _shrink_autoencoder(config: ConfigDict) -> ConfigDict:
+    if config.data.crop:
+        config.data.update(image_size=32, crop=16)
+        config.score.stride = 8
+    config.autoencoder.latent = 4
+    if "features" in config.autoencoder:
+        config.autoencoder.features = (4, 8)
+    config.training.update(batch_size=8, num_steps=2)
     return config
 
 
@@ -47,7 +67,7 @@ def config() -> ConfigDict:
     return shrink(fanogan.get_config())
 
 
-@pytest.fixture(params=[fanogan, fanogan_resnet], ids=lambda module: module.__name__)
+@pytest.fixture(params=ALL, ids=lambda module: module.__name__)
 def any_config(request) -> ConfigDict:
     """Each config of the project, shrunk."""
     return shrink(request.param.get_config())

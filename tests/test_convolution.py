@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ae_jax.models import ConvolutionalAutoencoder
+from ae_jax.models import BergmannAutoencoder, ConvolutionalAutoencoder
 from engine import convolution, parallel
 from engine.convolution import Conv, ConvTranspose, UpsampleConv
 from fanogan_jax import models
@@ -151,14 +151,18 @@ def convolutions_of(network, inputs, monkeypatch):
     return seen
 
 
-@pytest.mark.parametrize("module", ["seed", "resnet", "autoencoder"])
+@pytest.mark.parametrize("module", ["seed", "resnet", "autoencoder", "bergmann"])
 def test_every_convolution_of_every_network(module, monkeypatch):
     """At its real size, for one image; an upsampling one as the transposed one that it becomes."""
     latents, image = jnp.zeros((1, 100)), jnp.zeros((1, 64, 64, 3))
     networks = {
         "seed": [(models.Generator(64), latents), (models.Critic(), image)],
         "resnet": [(models.ResNetGenerator(64), latents), (models.ResNetCritic(), image)],
-        "autoencoder": [(ConvolutionalAutoencoder(), jnp.zeros((1, 256, 256, 3)))],
+        "autoencoder": [
+            (ConvolutionalAutoencoder(transposed=transposed), jnp.zeros((1, 256, 256, 3)))
+            for transposed in (False, True)
+        ],
+        "bergmann": [(BergmannAutoencoder(), jnp.zeros((1, 128, 128, 3)))],
     }[module]
     seen = {}
     for network, inputs in networks:

@@ -584,11 +584,15 @@ def test_evaluation_batches_are_in_order_and_end_short():
     np.testing.assert_allclose(whole, NUMBERED / np.float32(127.5) - 1, atol=1e-7)
 
 
-@pytest.mark.parametrize(("leading", "flip"), [((), True), ((3,), True), ((), False)])
-def test_resident_batches_are_the_streamed_ones_to_the_bit(leading, flip):
+@pytest.mark.parametrize(
+    ("leading", "flip", "crop"),
+    [((), True, 0), ((3,), True, 0), ((), False, 0), ((3,), True, 3), ((), False, 4)],
+)
+def test_resident_batches_are_the_streamed_ones_to_the_bit(leading, flip, crop):
     pixels = picture(0, (10, 4, 6, 3))
-    streamed = pipeline.train_batches(pixels, flip=flip)
-    held = batches.resident(pixels, sampling.draws(10, flip=flip))
+    streamed = pipeline.train_batches(pixels, flip=flip, crop=crop)
+    draws = pipeline.train_draws(pixels, flip=flip, crop=crop)
+    held = batches.resident(pixels, draws, crop=crop)
     images_of = jax.jit(held.images)
     for dims, process in (((2, *leading, 8), (0, 1)), ((2, *leading, 4), (1, 2))):
         whole = streamed(dims, 7, 3, process)
@@ -597,6 +601,44 @@ def test_resident_batches_are_the_streamed_ones_to_the_bit(leading, flip):
             images = images_of(held.held, draw)
             assert images.dtype == np.float32
             np.testing.assert_array_equal(images, expected)
+
+
+def test_crops_are_pieces_of_the_images_that_are_drawn():
+    """By hand: cut at the corner, then mirrored; indices and flips are those of whole images."""
+    pixels = picture(0, (10, 8, 9, 3))
+    batch = next(pipeline.train_batches(pixels, flip=True, crop=5)((1, 40), 4, 3))[0]
+    indices, flips = sampling.batch_indices(4, 3, (40,), 10)
+    corners = sampling.batch_corners(4, 3, (40,), (3, 4))
+    for found, index, flip, (top, left) in zip(batch, indices, flips, corners, strict=True):
+        piece = pixels[index, top : top + 5, left : left + 5]
+        np.testing.assert_array_equal(found, sampling.scale(piece[:, ::-1] if flip else piece))
+
+
+def test_corners_reach_every_place_and_repeat():
+    corners = sampling.batch_corners(0, 0, (20, 50), (3, 1))
+    assert corners.shape == (20, 50, 2)
+    assert set(map(tuple, corners.reshape(-1, 2))) == {(i, j) for i in range(4) for j in range(2)}
+    np.testing.assert_array_equal(corners, sampling.batch_corners(0, 0, (20, 50), (3, 1)))
+    assert not np.array_equal(corners, sampling.batch_corners(0, 1, (20, 50), (3, 1)))
+    assert not sampling.batch_corners(0, 0, (7,), (0, 0)).any()
+
+
+@pytest.mark.parametrize("crop", [-1, 5])
+def test_crops_larger_than_the_images_are_refused(crop):
+    with pytest.raises(ValueError, match=f"data.crop {crop} does not fit images of 4x6 px"):
+        pipeline.train_draws(picture(0, (10, 4, 6, 3)), flip=True, crop=crop)
+
+
+@pytest.mark.parametrize("leading", [(), (3,)])
+def test_crops_of_a_step_do_not_depend_on_devices_and_processes(leading):
+    draws = sampling.draws(60, flip=True, room=(9, 9))
+    whole = [part[0] for part in next(draws((1, *leading, 16), 0, 7))]
+    for local, count in ((8, 1), (2, 2)):
+        dims = (local, *leading, 16 // (local * count))
+        shares = [next(draws(dims, 0, 7, process=(index, count))) for index in range(count)]
+        for expected, *parts in zip(whole, *shares, strict=True):
+            joined = np.concatenate([*np.concatenate(parts)], axis=len(leading))
+            np.testing.assert_array_equal(joined, expected)
 
 
 def test_scaling_ends_at_the_ends():

@@ -50,6 +50,7 @@ def run(workdir, test):
         str(workdir),
         about=ABOUT,
         pixel_size=0,
+        batch_size=8,
     )
     text = (workdir / "results.json").read_text()
     assert json.loads(text) == results and "NaN" not in text

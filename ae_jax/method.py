@@ -1,0 +1,67 @@
+"""An autoencoder as a method: one stage, one network."""
+
+from functools import partial
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from ae_jax.losses import reconstruct
+from engine.method import Method, Stage, descend, init_state, make, num_updates
+
+
+def build(config: Any) -> Method:
+    """The method that `config` (see configs/ae.py) describes.
+
+    An epoch is `config.training.samples` draws from the training images, or, where that is 0, as
+    many as there are of them (`config.data.num_train`).
+
+    Raises:
+      ValueError: a section names nothing, what it names does not take its fields, the images are of
+        a size that the network cannot reconstruct, or the epochs are too few for one step.
+    """
+    side = config.data.crop or config.data.image_size
+    network = make(config.autoencoder)
+    _check(network, side)
+    return Method(stages=(_stage(config, network, side),), score=make(config.score, network, side))
+
+
+def _check(network: nn.Module, side: int) -> None:
+    """Raises ValueError where the network does not reconstruct images of `side` pixels."""
+    image = jax.ShapeDtypeStruct((1, side, side, 3), jnp.float32)
+    try:
+        output, _ = jax.eval_shape(network.init_with_output, jax.random.key(0), image)
+        made = output.reconstructions.shape[1:3]
+    except (ZeroDivisionError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"{type(network).__name__} does not take images of {side} px ({error}): choose another "
+            "data.image_size, or data.crop"
+        ) from error
+    if made != (side, side):
+        raise ValueError(
+            f"{type(network).__name__} makes {made[0]} px of {side} px: choose data.image_size, or "
+            f"data.crop, of {made[0] or 'more'} px"
+        )
+
+
+def _stage(config: Any, network: nn.Module, side: int) -> Stage:
+    section = config.training
+    optimizer = make(section.optimizer)
+    step = partial(descend, make(section.loss, network), optimizer, "autoencoder")
+    samples = section.samples or config.data.num_train
+    num_steps = section.num_steps or num_updates(section.epochs, samples, section.batch_size)
+    if num_steps < 1:
+        raise ValueError(f"{section.epochs} epochs are no step: set more epochs, or num_steps")
+    image = jnp.zeros((1, side, side, 3))
+
+    def init(rng, variables):
+        network_variables = network.init(rng, image)
+        return init_state({"autoencoder": network_variables}, {"autoencoder": optimizer})
+
+    def pictures(variables, images):
+        images = images[:, :side, :side]
+        output, _ = reconstruct(network, variables, images, train=False)
+        return {"reconstructions": jnp.concatenate([images, output.reconstructions], axis=2)}
+
+    return Stage("autoencoder", init, step, num_steps, (section.batch_size,), pictures)

@@ -1,0 +1,135 @@
+"""Anomaly scores of autoencoders: a residual map, and one number an image made of it.
+
+An image larger than the network's input is seen through windows, and each pixel gets the mean over
+the windows that hold it. Images are [B, H, W, C] in [-1, 1].
+
+Every score takes the network, the side of its input in pixels as `window`, and the options of
+`_score`. The terms of the image score are the mean and the maximum of the residual map, so that
+the report shows both, whichever of them is the score.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ae_jax.losses import Residual, reconstruct
+from engine import residuals
+from engine.method import Score, Variables
+
+ScoreFn = Callable[[Variables, jax.Array], Score]
+
+
+def mean_squared(network: nn.Module, window: int, **options: Any) -> ScoreFn:
+    """Image score: mean squared residual; map: squared residual, summed over channels."""
+    return _score(network, window, residuals.squared, "mean", summed=True, **options)
+
+
+def max_squared(network: nn.Module, window: int, **options: Any) -> ScoreFn:
+    """Image score: largest squared residual of a pixel; map: squared, summed over channels."""
+    return _score(network, window, residuals.squared, "max", summed=True, **options)
+
+
+def max_dssim(network: nn.Module, window: int, **options: Any) -> ScoreFn:
+    """Image score: the map's maximum; map: 1 - SSIM, mean over channels."""
+    return _score(network, window, residuals.dssim, "max", summed=False, **options)
+
+
+def _score(
+    network: nn.Module,
+    window: int,
+    residual: Residual,
+    image_score: str,
+    *,
+    summed: bool,
+    stride: int = 32,
+    smoothing: float = 0.0,
+) -> ScoreFn:
+    """A score from a residual map.
+
+    Args:
+      network: an autoencoder, which gives an `ae_jax.models.Output`.
+      window: side of the network's input.
+      residual: of images and reconstructions.
+      image_score: 'mean' or 'max' of the residual map.
+      summed: whether the anomaly map is the residual summed over channels, or their mean.
+      stride: pixels between two windows, where the images are larger than one.
+      smoothing: standard deviation, in pixels, of the Gaussian that smooths the residual map.
+    """
+
+    def of_window(variables: Variables, images: jax.Array) -> tuple[jax.Array, jax.Array]:
+        output, _ = reconstruct(network, variables, images, train=False)
+        return residual(images, output.reconstructions), output.reconstructions
+
+    def score(variables: Variables, images: jax.Array) -> Score:
+        values = by_windows(partial(of_window, variables), images, window, stride)
+        residual_map, reconstructions = values
+        residual_map = residuals.smooth(residual_map, smoothing)
+        terms = {"mean": jnp.mean(residual_map, (1, 2)), "max": jnp.max(residual_map, (1, 2))}
+        channels = images.shape[-1] if summed else 1
+        return Score(terms[image_score], channels * residual_map, terms, reconstructions)
+
+    return score
+
+
+def window_starts(side: int, window: int, stride: int) -> list[int]:
+    """Where windows begin along a side: every `stride` pixels, the last one at the border.
+
+    Raises:
+      ValueError: the side is smaller than a window, or windows would leave pixels out.
+    """
+    if side < window or (side > window and not 1 <= stride <= window):
+        raise ValueError(
+            f"windows of {window} px every {stride} px do not cover {side} px: "
+            f"choose score.stride from 1 to {window}, and images of {window} px at least"
+        )
+    return [*range(0, side - window, stride), side - window]
+
+
+def by_windows(function: Callable, images: jax.Array, window: int, stride: int) -> Any:
+    """The mean, at each pixel, of what `function` says of it in each window that holds it.
+
+    Args:
+      function: images [B, window, window, C] -> a tree of arrays [B, window, window, ...].
+      images: [B, H, W, C].
+      window: side of a window.
+      stride: pixels between two windows; one ends at each border.
+
+    Returns:
+      A tree of [B, H, W, ...].
+
+    Raises:
+      ValueError: as `window_starts`.
+    """
+    batch, height, width, channels = images.shape
+    tops, lefts = (window_starts(side, window, stride) for side in (height, width))
+    places = [(top, left) for top in tops for left in lefts]
+    if len(places) == 1:
+        return function(images)
+    counts = np.zeros((height, width), np.float32)
+    for top, left in places:
+        counts[top : top + window, left : left + window] += 1
+
+    def add(totals: Any, place: jax.Array) -> tuple[Any, None]:
+        start, size = (0, place[0], place[1], 0), (batch, window, window, channels)
+        values = function(jax.lax.dynamic_slice(images, start, size))
+
+        def added(total: jax.Array, value: jax.Array) -> jax.Array:
+            at = start[: total.ndim]
+            old = jax.lax.dynamic_slice(total, at, value.shape)
+            return jax.lax.dynamic_update_slice(total, old + value, at)
+
+        return jax.tree.map(added, totals, values), None
+
+    shapes = jax.eval_shape(function, images[:, :window, :window])
+    start = jax.tree.map(lambda s: jnp.zeros((batch, height, width, *s.shape[3:])), shapes)
+    totals, _ = jax.lax.scan(add, start, jnp.array(places))
+
+    def mean(total: jax.Array) -> jax.Array:
+        return total / counts.reshape(1, height, width, *[1] * (total.ndim - 3))
+
+    return jax.tree.map(mean, totals)

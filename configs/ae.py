@@ -1,0 +1,64 @@
+"""The convolutional autoencoder with the seed's settings.
+
+python main.py --config=configs/ae.py:bottle --config.data.root=DIR --workdir=W
+
+The seed states size, flip, range, batch, learning rate, epochs and latent length, but no layers;
+the table is our reconstruction: six 4x4 convolutions of stride 2 with batch normalisation and
+LeakyReLU 0.2, of 32, 64, 128, 256, 512, 512 channels, a dense layer to 1024, and their mirror,
+which ends in tanh. Nor does it say how its decoder upsamples: docs/results.md says why it is
+nearest-neighbour upsampling with 3x3 convolutions here. `:demo` draws its own data and ends within
+3 minutes on 2 CPU cores.
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config(category: str = "bottle") -> ConfigDict:
+    """256 px, latent 1024, batch 70, Adam 1e-3, 300 epochs, squared error."""
+    config = ConfigDict()
+    config.name = "convolutional AE"
+    config.seed = 0
+    config.method = dict(fn="ae_jax:build")
+    config.data = dict(
+        category=category,
+        root="~/tensorflow_datasets/downloads/manual/mvtec_ad",
+        image_size=256,
+        crop=0,  # side of the random crops that are trained on; 0: whole images
+        flip=True,  # training images, left to right
+        calibration=0.1,  # share of the training images held out
+        prepared="~/tensorflow_datasets",  # where the decoded copies go
+        resident=True,  # on every device, where they fit; else streamed from the host
+        num_train=0,  # these two are filled in when the run starts
+        digest="",
+    )
+    config.autoencoder = dict(
+        fn="ae_jax.models:ConvolutionalAutoencoder",
+        latent=1024,
+        features=(32, 64, 128, 256, 512, 512),
+        transposed=False,  # 4x4 transposed convolutions instead of upsampling
+        sspcab=False,  # an SSPCAB block before the last layer
+    )
+    config.training = dict(
+        epochs=300,
+        samples=0,  # draws that make an epoch; 0: as many as there are training images
+        num_steps=0,  # if not 0, overrules the epochs
+        batch_size=70,
+        # or :ssim; latent_norm_weight is that of targeted collapse (arXiv 2306.12627)
+        loss=dict(fn="ae_jax.losses:l2", latent_norm_weight=0.0, sspcab_weight=0.1),
+        optimizer=dict(fn="optax:adam", learning_rate=1e-3),
+    )
+    config.score = dict(fn="ae_jax.score:mean_squared", stride=32, smoothing=0.0)
+    # Pixel metrics at 256 x 256; 0: at each mask's own size.
+    config.evaluation = dict(pixel_size=256)
+    config.every = dict(log=20, save=100, pictures=100)  # steps
+
+    if category == "demo":
+        _shrink(config)
+    return config
+
+
+def _shrink(config: ConfigDict) -> None:
+    """Fewer pixels, features and steps."""
+    config.data.image_size = 64
+    config.autoencoder.update(latent=64, features=(32, 64, 64, 64))
+    config.training.update(num_steps=800, batch_size=32)

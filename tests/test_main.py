@@ -265,6 +265,26 @@ def test_the_first_steps_time_is_told(finished):
     assert re.search(r"Stage gan: step 1 done \d+\.\d s after", finished[1].stderr)
 
 
+def test_anogan_takes_the_gan_of_a_finished_workdir(finished, root, tmp_path):
+    """Nothing is trained; the refusal of another GAN leaves the workdir free."""
+    networks = [flag for flag in SMALL if "encod" not in flag]
+    command = [
+        *arguments(root, tmp_path / "w")[1:4],
+        *networks,
+        "--config=configs/anogan.py:part",
+        "--config.score.num_steps=3",
+        f"--reuse={finished[0]}",
+    ]
+    line = fails(*command, "--config.gan.n_critic=3")
+    assert "gan.n_critic: 2 -> 3" in line
+    done = program(*command)
+    assert done.returncode == 0, done.stderr
+    results = json.loads((tmp_path / "w" / "results.json").read_text())
+    assert results["method"] == "AnoGAN" and set(results["image_terms"]) == {"R", "D"}
+    assert results["steps"] == {} and results["seconds_per_image"] > 0
+    assert (tmp_path / "w/checkpoints/gan/30").exists()
+
+
 def test_another_experiment_is_refused(finished, root):
     line = fails(*arguments(root, finished[0], "--config.latent=9", "--config.seed=1"))
     assert "latent: 8 -> 9" in line and "seed: 0 -> 1" in line
@@ -298,7 +318,7 @@ def test_misspelt_key_and_missing_flags(tmp_path):
 
 def test_help_explains_every_flag():
     done = program("--help")
-    for flag in ("--config", "--workdir", "--mode"):
+    for flag in ("--config", "--workdir", "--mode", "--workdirs", "--reuse"):
         assert flag in done.stdout
 
 
@@ -331,7 +351,7 @@ def test_workdir_that_is_a_file(root, tmp_path):
     assert str(tmp_path / "w") in fails(*arguments(root, tmp_path / "w"))
 
 
-@pytest.mark.parametrize("name", ["fanogan", "fanogan_resnet"])
+@pytest.mark.parametrize("name", ["fanogan", "fanogan_resnet", "anogan", "ae", "ae_l2", "ae_ssim"])
 @pytest.mark.parametrize("category", ["bottle", "carpet", "demo"])
 def test_configs_survive_json(name, category):
     config = importlib.import_module(f"configs.{name}").get_config(category)
@@ -340,10 +360,14 @@ def test_configs_survive_json(name, category):
     assert json.loads(json.dumps(again.to_dict())) == json.loads(json.dumps(config.to_dict()))
 
 
-def test_the_loss_in_the_readme_trains(root, tmp_path):
-    """The example under "A loss of your own", taken from the page as it stands."""
+def example_of_the_readme(number):
+    """The section "A loss of your own", and an example of it, taken from the page as it stands."""
     section = (ROOT / "README.md").read_text().split("## A loss of your own")[1]
-    example = section.split("```python\n")[1].split("```")[0]
+    return section, section.split("```python\n")[number].split("```")[0]
+
+
+def test_the_loss_in_the_readme_trains(root, tmp_path):
+    section, example = example_of_the_readme(1)
     assert len(example.strip().splitlines()) <= 12
     name = "my_loss:izi_l1"
     assert f"--config.encoding.loss.fn={name}" in section

@@ -3,8 +3,8 @@
 python main.py --config=configs/ae_ssim.py:bottle --config.data.root=DIR --workdir=W
 
 As configs/ae_l2.py, but for the loss and the map, which are 1 - SSIM in Gaussian windows of 11 px
-with the constants 0.01 and 0.03 times the range, which is 2; three channels, averaged. `:demo`
-draws its own data and ends within 3 minutes on 2 CPU cores.
+with the constants 0.01 and 0.03, as of images in [0, 1]; three channels, averaged. `:demo` draws
+its own data and ends within 3 minutes on 2 CPU cores.
 """
 
 from ml_collections import ConfigDict

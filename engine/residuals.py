@@ -27,17 +27,18 @@ def dssim(
     """1 - SSIM of the window around each pixel, mean over channels: [B, H, W], in [0, 2].
 
     Structural similarity (Wang et al. 2004, doi:10.1109/TIP.2003.819861, eq. 13) with a Gaussian
-    window, K1 = 0.01, K2 = 0.03 and population variances; images go on as in a mirror. Written with
-    the difference d = x - y, SSIM is (1 - l)(1 - c), where l = mean(d)^2 / (mean(x)^2 + mean(y)^2 +
-    C1) and c = var(d) / (var(x) + var(y) + C2): equal images give exactly 0, and no digits are lost
-    where they nearly are.
+    window, K1 = 0.01, K2 = 0.03 and population variances, of intensities from 0 to 2, that is x + 1:
+    where a mean may be negative, the inverse of an image has an SSIM of 1 with it. Images go on as
+    in a mirror. Written with the difference d = x - y, SSIM is (1 - l)(1 - c), where l = mean(d)^2
+    / (mean(x)^2 + mean(y)^2 + C1) and c = var(d) / (var(x) + var(y) + C2): equal images give
+    exactly 0, and no digits are lost where they nearly are.
     """
     radius = window // 2
     mean_x, var_x = _moments(images, radius, sigma)
     mean_y, var_y = _moments(reconstructions, radius, sigma)
     mean_d, var_d = _moments(images - reconstructions, radius, sigma)
     c1, c2 = (0.01 * _RANGE) ** 2, (0.03 * _RANGE) ** 2
-    luminance = jnp.square(mean_d) / (jnp.square(mean_x) + jnp.square(mean_y) + c1)
+    luminance = jnp.square(mean_d) / (jnp.square(mean_x + 1) + jnp.square(mean_y + 1) + c1)
     structure = var_d / (var_x + var_y + c2)
     return jnp.mean(luminance + structure - luminance * structure, axis=-1)
 

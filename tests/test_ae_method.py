@@ -60,11 +60,12 @@ def test_losses_by_hand(images):
         structural_similarity,
         gaussian_weights=True,
         use_sample_covariance=False,
-        data_range=2.0,
+        data_range=1.0,
         channel_axis=-1,
         full=True,
     )
-    maps = [similar(x.astype(float), y.astype(float))[1] for x, y in zip(images, half, strict=True)]
+    scaled = [(x.astype(float) + 1) / 2 for x in (images, half)]
+    maps = [similar(x, y)[1] for x, y in zip(*scaled, strict=True)]
     np.testing.assert_allclose(value, 1 - np.mean(maps), atol=1e-5)
 
 

@@ -20,13 +20,14 @@ def pair(seed, shape=(2, 24, 32, 3), noise=0.3):
 
 
 def skimage_dssim(image, reconstruction):
+    """Of images brought to [0, 1], as SSIM wants them."""
     _, similarity = structural_similarity(
-        image,
-        reconstruction,
+        (image + 1) / 2,
+        (reconstruction + 1) / 2,
         gaussian_weights=True,
         sigma=1.5,
         use_sample_covariance=False,
-        data_range=2.0,
+        data_range=1.0,
         channel_axis=-1,
         full=True,
     )
@@ -48,6 +49,12 @@ def test_dssim_of_equal_images_is_zero_with_zero_gradient():
     assert (residuals.dssim(images, images) == 0).all()
     slope = jax.grad(lambda y: residuals.dssim(images, y).mean())(images)
     np.testing.assert_allclose(slope, 0, atol=1e-9)
+
+
+def test_an_inverted_image_is_unlike():
+    """The mean of an image may be negative here, but not of the intensities that SSIM compares."""
+    images = jnp.asarray(pair(5)[0], jnp.float32)
+    assert residuals.dssim(images, -images).mean() > 0.9
 
 
 def test_the_gradient_of_dssim_is_that_of_finite_differences():

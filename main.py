@@ -73,12 +73,19 @@ _SCORING_BATCH = 32
 _EXAMPLES = 16  # held-out images in the pictures of training
 
 
+def _check_flags() -> None:
+    """Raises ValueError where a flag would be ignored without a word."""
+    mode = _MODE.value
+    given = {"config": _CONFIG.value, "reuse": _REUSE.value, "workdirs": _WORKDIRS.value}
+    taken = {"train": ("config", "reuse"), "evaluate": (), "compare": ("workdirs",)}[mode]
+    if extra := [f"--{name}" for name, value in given.items() if value and name not in taken]:
+        raise ValueError(f"{extra[0]} is not for --mode={mode}: leave it out")
+
+
 def _config(workdir: str) -> ConfigDict:
     """The config of the command line, or without one that of the workdir."""
-    if _MODE.value == "train" and _CONFIG.value:
-        return _CONFIG.value
     if _CONFIG.value:
-        raise ValueError("--mode=evaluate takes its config from the workdir: leave --config out")
+        return _CONFIG.value
     return ConfigDict(checkpoint.read_config(workdir))
 
 
@@ -217,6 +224,7 @@ def main(argv: list[str]) -> None:
     startup.prepare()
     workdir = os.path.abspath(os.path.expanduser(_WORKDIR.value))
     try:
+        _check_flags()
         if _MODE.value == "compare":
             compare(_WORKDIRS.value, workdir)
         else:

@@ -27,10 +27,10 @@ def dssim(
     """1 - SSIM of the window around each pixel, mean over channels: [B, H, W], in [0, 2].
 
     Structural similarity (Wang et al. 2004, doi:10.1109/TIP.2003.819861, eq. 13) with a Gaussian
-    window, K1 = 0.01, K2 = 0.03 and population variances, of intensities from 0 to 2, that is x + 1:
-    where a mean may be negative, the inverse of an image has an SSIM of 1 with it. Images go on as
-    in a mirror. Written with the difference d = x - y, SSIM is (1 - l)(1 - c), where l = mean(d)^2
-    / (mean(x)^2 + mean(y)^2 + C1) and c = var(d) / (var(x) + var(y) + C2): equal images give
+    window, K1 = 0.01, K2 = 0.03 and population variances, of the intensities x + 1 from 0 to 2:
+    were means negative, an image and its inverse could have an SSIM of 1. Images go on as in a
+    mirror. Written with the difference d = x - y, SSIM is (1 - l)(1 - c), where l = mean(d)^2 /
+    (mean(x + 1)^2 + mean(y + 1)^2 + C1) and c = var(d) / (var(x) + var(y) + C2): equal images give
     exactly 0, and no digits are lost where they nearly are.
     """
     radius = window // 2

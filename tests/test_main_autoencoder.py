@@ -101,6 +101,15 @@ def test_changed_images_and_unfinished_workdirs_are_refused(finished, root, tmp_
     assert str(changed) in line and "have changed" in line
 
 
+@pytest.mark.parametrize(
+    ("mode", "flag"),
+    [("evaluate", "--reuse=w"), ("train", "--workdirs=a,b"), ("compare", "--config=configs/ae.py")],
+)
+def test_flags_of_other_modes_are_refused(mode, flag, tmp_path):
+    line = fails(f"--mode={mode}", flag, f"--workdir={tmp_path}")
+    assert flag.split("=")[0] in line and f"--mode={mode}" in line
+
+
 def test_a_crop_larger_than_the_images_is_refused(root, tmp_path):
     line = fails(*arguments(root, tmp_path / "w", "--config.data.crop=32"))
     assert "data.crop 32" in line and "16x16" in line

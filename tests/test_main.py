@@ -269,9 +269,9 @@ def test_anogan_takes_the_gan_of_a_finished_workdir(finished, root, tmp_path):
     """Nothing is trained; the refusal of another GAN leaves the workdir free."""
     networks = [flag for flag in SMALL if "encod" not in flag]
     command = [
+        "--config=configs/anogan.py:part",
         *arguments(root, tmp_path / "w")[1:4],
         *networks,
-        "--config=configs/anogan.py:part",
         "--config.score.num_steps=3",
         f"--reuse={finished[0]}",
     ]

@@ -116,9 +116,9 @@ def test_dispatches_end_where_something_is_due(monkeypatch):
 
 
 def brightness(dims, seed, first_step, process):
-    """Step s shows image s, unflipped."""
+    """Step s shows image s, whole and unflipped."""
     for step in itertools.count(first_step):
-        yield np.full(dims, step, np.int32), np.zeros(dims, bool)
+        yield np.full(dims, step, np.int32), np.zeros(dims, bool), np.zeros((*dims, 2), np.int32)
 
 
 def test_many_steps_in_one_dispatch_are_the_steps_one_by_one(tmp_path, monkeypatch):

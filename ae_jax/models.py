@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from functools import partial
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -107,15 +108,16 @@ class BergmannAutoencoder(nn.Module):
         latents = Conv(self.latent, whole, kernel_init=_he_init())(x)
         init = _he_init(whole[0] * whole[1])
         x = leaky_relu(ConvTranspose(_BERGMANN[-1][0], whole, kernel_init=init)(latents))
-        widths = [images.shape[-1], *(features for features, _, _ in _BERGMANN[:-1])]
-        residual = None
-        for features, (_, kernel, stride) in reversed(list(zip(widths, _BERGMANN, strict=True))):
-            last = features == widths[0]
-            if last and self.sspcab:
-                x, residual = _predicted(x)
-            init = _he_init(stride**2)
-            x = ConvTranspose(features, (kernel, kernel), stride, padding=1, kernel_init=init)(x)
-            x = x if last else leaky_relu(x)
+
+        def up(x: jax.Array, features: int, kernel: int, stride: int) -> jax.Array:
+            size, init = (kernel, kernel), _he_init(stride**2)
+            return ConvTranspose(features, size, stride, padding=1, kernel_init=init)(x)
+
+        # The mirror of a layer leads to the channels of the layer before it.
+        for (_, kernel, stride), (features, _, _) in pairwise(reversed(_BERGMANN)):
+            x = leaky_relu(up(x, features, kernel, stride))
+        x, residual = _predicted(x) if self.sspcab else (x, None)
+        x = up(x, images.shape[-1], *_BERGMANN[0][1:])
         return Output(x, latents.reshape(x.shape[0], -1), residual)
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from absl import logging
 
 from engine import metrics, parallel, report
-from engine.logs import read_metrics
+from engine.logs import read_metrics, to_pixels
 from engine.scoring import Scorer, score_all
 
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "scikit-learn")
@@ -151,8 +151,7 @@ def _write(
 def _write_predictions(path: str, score: Any, map_max: float) -> None:
     arrays = {"maps": score.map, "map_max": np.float32(map_max)}
     if score.reconstruction is not None:
-        made = (np.clip(score.reconstruction, -1, 1) + 1) * 127.5
-        arrays["reconstructions"] = np.rint(made).astype(np.uint8)
+        arrays["reconstructions"] = to_pixels(score.reconstruction)
     new = f"{path}.tmp"
     with open(new, "wb") as file:
         np.savez_compressed(file, **arrays)

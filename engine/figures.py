@@ -18,6 +18,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from sklearn import metrics
 
+from engine.logs import to_pixels
+
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 STYLES = ("-", "--", "-.", ":")
 GREY = "#6B6B6B"
@@ -170,8 +172,7 @@ def examples(
     """
     columns: dict[str, Sequence[np.ndarray | None]] = {"image": list(images)}
     if reconstructions is not None:
-        made = (np.clip(reconstructions, -1, 1) + 1) * 127.5
-        columns["reconstruction"] = list(np.rint(made).astype(np.uint8))
+        columns["reconstruction"] = list(to_pixels(reconstructions))
     columns |= {MAP: list(images), "mask": masks}
     size = (CELL * len(columns) + SCALE, (CELL + CAPTION) * len(captions) + HEAD)
     figure = Figure(figsize=size, dpi=DPI)

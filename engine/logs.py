@@ -57,6 +57,11 @@ def read_metrics(workdir: str) -> list[dict[str, Any]]:
     return lines
 
 
+def to_pixels(images: np.ndarray) -> np.ndarray:
+    """Images in [-1, 1], of any shape and cut off beyond, as uint8."""
+    return np.rint((np.clip(images, -1, 1) + 1) * 127.5).astype(np.uint8)
+
+
 def grid(images: np.ndarray) -> np.ndarray:
     """One picture, about square, of the first 64 of `images`, with white gaps of 2 pixels.
 
@@ -77,7 +82,7 @@ def grid(images: np.ndarray) -> np.ndarray:
     rows = math.ceil(count / columns)
     tall, wide = height + GRID_GAP, width + GRID_GAP
     canvas = np.full((rows * tall - GRID_GAP, columns * wide - GRID_GAP, 3), 255, np.uint8)
-    for i, image in enumerate(np.rint((np.clip(images, -1, 1) + 1) * 127.5).astype(np.uint8)):
+    for i, image in enumerate(to_pixels(images)):
         top, left = i // columns * tall, i % columns * wide
         canvas[top : top + height, left : left + width] = image
     return canvas

@@ -22,6 +22,7 @@ def get_config(category: str = "bottle") -> ConfigDict:
         root="~/tensorflow_datasets/downloads/manual/mvtec_ad",
         image_size=64,
         flip=True,  # training images, left to right
+        rotation=0,  # turned by multiples of so many degrees, 90 or 180; 0: not
         calibration=0.1,  # share of the training images held out
         prepared="~/tensorflow_datasets",  # where the decoded copies go
         resident=True,  # on every device, where they fit; else streamed from the host

@@ -28,9 +28,14 @@ class Decoded(NamedTuple):
     """All images of a category at one size, and what they were made from."""
 
     category: str
-    digest: str  # SHA-256 of the source files
+    digest: str  # SHA-256 of the source files; empty where the test images were not read
     train: Images
     test: Images
+
+
+def no_images(size: int) -> Images:
+    """A split without images, uint8 [0, size, size, 3]."""
+    return Images(np.zeros((0, size, size, 3), np.uint8), [], [], np.zeros(0, np.int64), [])
 
 
 def write(path: str, decoded: Decoded) -> None:
@@ -64,8 +69,8 @@ def write(path: str, decoded: Decoded) -> None:
         raise
 
 
-def read(path: str) -> Decoded:
-    """What `write` wrote.
+def read(path: str, *, test: bool = True) -> Decoded:
+    """What `write` wrote; without `test`, the training images alone are read from the file.
 
     Raises:
       FileNotFoundError: there is no such file.
@@ -73,26 +78,30 @@ def read(path: str) -> Decoded:
     """
     try:
         with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
-            arrays = dict(archive)
+            names = [name for name in archive if test or not name.startswith(("test_", "mask_"))]
+            arrays = {name: archive[name] for name in names}
         if arrays["format"] != _FORMAT:
             raise ValueError(f"format {arrays['format']} is not {_FORMAT}")
+        category, train = str(arrays["category"]), _split(arrays, "train", [])
+        if not test:
+            return Decoded(category, "", train, no_images(train.images.shape[1]))
         masks = _unpack(arrays["mask_sizes"], arrays["mask_bits"])
-        train, test = (
-            Images(
-                arrays[f"{split}_images"],
-                arrays[f"{split}_paths"].tolist(),
-                arrays[f"{split}_defects"].tolist(),
-                arrays[f"{split}_labels"],
-                masks if split == "test" else [],
-            )
-            for split in ("train", "test")
-        )
-        return Decoded(str(arrays["category"]), str(arrays["digest"]), train, test)
+        return Decoded(category, str(arrays["digest"]), train, _split(arrays, "test", masks))
     except FileNotFoundError:
         raise
     except Exception as error:  # a cut or altered ZIP file fails in many ways
         reason = " ".join(str(error).split())[:200]
         raise ValueError(f"{path} holds no decoded images ({reason}): delete it") from error
+
+
+def _split(arrays: dict[str, np.ndarray], name: str, masks: list[np.ndarray | None]) -> Images:
+    return Images(
+        arrays[f"{name}_images"],
+        arrays[f"{name}_paths"].tolist(),
+        arrays[f"{name}_defects"].tolist(),
+        arrays[f"{name}_labels"],
+        masks,
+    )
 
 
 def _pack(masks: Sequence[np.ndarray | None]) -> tuple[np.ndarray, np.ndarray]:

@@ -49,13 +49,8 @@ def scan(root: str | os.PathLike, category: str) -> Files:
       ValueError: unknown category, no training images, a mask without an image.
       FileNotFoundError: one of the 15 categories that is not there.
     """
-    folder = _category_folder(Path(root).expanduser(), category)
-    train = [_sample(path, folder, {}) for path in images_in(folder / "train" / "good")]
-    if not train:
-        raise ValueError(
-            f"No training images: {folder / 'train' / 'good'} holds no PNG, JPEG, BMP or TIFF "
-            "file; put the normal images there"
-        )
+    train = scan_training(root, category)
+    folder = _category_folder(root, category)
     masks = images_below(folder / "ground_truth")
     by_name = {(path.parent.name, path.stem): path for path in masks}
     test = [_sample(path, folder, by_name) for path in images_below(folder / "test")]
@@ -68,6 +63,23 @@ def scan(root: str | os.PathLike, category: str) -> Files:
     if shared := [str(path) for path in masks if uses[path] > 1]:
         raise ValueError(f"Masks of several images: {', '.join(shared)}; rename the images")
     return Files(train, test)
+
+
+def scan_training(root: str | os.PathLike, category: str) -> list[Sample]:
+    """Lists a category's training images, sorted by name, and no other folder.
+
+    Raises:
+      ValueError: unknown category, no training images.
+      FileNotFoundError: one of the 15 categories that is not there.
+    """
+    folder = _category_folder(root, category)
+    train = [_sample(path, folder, {}) for path in images_in(folder / "train" / "good")]
+    if not train:
+        raise ValueError(
+            f"No training images: {folder / 'train' / 'good'} holds no PNG, JPEG, BMP or TIFF "
+            "file; put the normal images there"
+        )
+    return train
 
 
 def digest(files: Files) -> str:
@@ -99,7 +111,8 @@ def check(files: Files) -> None:
         raise ValueError(f"{len(bad)} bad files, repair or remove them: {'; '.join(bad)}")
 
 
-def _category_folder(root: Path, category: str) -> Path:
+def _category_folder(root: str | os.PathLike, category: str) -> Path:
+    root = Path(root).expanduser()
     folder = root / category
     if category in CATEGORIES and not folder.is_dir():
         raise FileNotFoundError(

@@ -25,7 +25,7 @@ class Splits(NamedTuple):
     train: Images
     calibration: Images
     test: Images
-    digest: str  # SHA-256 of the files
+    digest: str  # SHA-256 of the files; empty where the test images were not read
 
 
 def load(
@@ -36,6 +36,7 @@ def load(
     calibration: float = 0.1,
     seed: int = 0,
     data_dir: str | os.PathLike = "~/tensorflow_datasets",
+    test: bool = True,
 ) -> Splits:
     """Reads a category; the first time, checks all its files and writes decoded copies of them.
 
@@ -51,6 +52,10 @@ def load(
         is not 0, never all.
       seed: of the held-out images.
       data_dir: where the copies go.
+      test: whether to read the test set. Without it no file of test/ and ground_truth/ is listed
+        or opened; a copy of all files can then neither be checked nor made, so that the training
+        images of a folder are decoded each time. `test` is empty, `train` and `calibration` are
+        the same to the bit.
 
     Raises:
       ValueError: unknown category, bad files, a share or a size that makes no sense, an `.npz` of
@@ -64,7 +69,9 @@ def load(
         )
     root = os.path.expanduser(root)
     if os.path.isfile(root):
-        images = _of(root, category, image_size)
+        images = _of(root, category, image_size, test)
+    elif not test:
+        images = _decode_training(category, root, image_size)
     else:
         images = _decode_once(category, root, image_size, os.path.expanduser(data_dir))
     _warn_of_missing_masks(images.test)
@@ -74,16 +81,26 @@ def load(
     )
 
 
-def train_draws(images: np.ndarray, *, flip: bool, crop: int) -> sampling.Draws:
+def train_draws(images: np.ndarray, *, flip: bool, crop: int, rotation: int = 0) -> sampling.Draws:
     """Endless draws from `images`, uint8 [N, S, S, 3], of crops of side `crop`; 0: of whole images.
 
+    `flip` and `rotation` as in `sampling.draws`.
+
     Raises:
-      ValueError: the crop is larger than the images.
+      ValueError: the crop is larger than the images, the rotation is not 0, 90 or 180, or quarter
+        turns would change the shape of images that are not square.
     """
-    return sampling.draws(len(images), flip=flip, room=sampling.crop_room(images, crop))
+    room = sampling.crop_room(images, crop)
+    height, width = images.shape[1:3]
+    if rotation == 90 and not crop and height != width:
+        raise ValueError(
+            f"data.rotation 90 does not fit images of {height}x{width} px, which are not square: "
+            "choose 180 or 0, or square crops with data.crop"
+        )
+    return sampling.draws(len(images), flip=flip, rotation=rotation, room=room)
 
 
-def train_batches(images: np.ndarray, *, flip: bool, crop: int = 0) -> Batches:
+def train_batches(images: np.ndarray, *, flip: bool, crop: int = 0, rotation: int = 0) -> Batches:
     """Endless training batches of `images`, uint8 [N, S, S, 3], streamed by tf.data.
 
     Returns:
@@ -92,9 +109,9 @@ def train_batches(images: np.ndarray, *, flip: bool, crop: int = 0) -> Batches:
       arguments.
 
     Raises:
-      ValueError: the crop is larger than the images.
+      ValueError: as `train_draws`.
     """
-    draws = train_draws(images, flip=flip, crop=crop)
+    draws = train_draws(images, flip=flip, crop=crop, rotation=rotation)
 
     def batches(
         dims: tuple[int, ...], seed: int, first_step: int, process: tuple[int, int] = (0, 1)
@@ -112,9 +129,9 @@ def eval_batches(images: np.ndarray, batch_size: int) -> Iterator[np.ndarray]:
         yield sampling.scale(images[start : start + batch_size])
 
 
-def _of(path: str, category: str, image_size: int) -> Decoded:
+def _of(path: str, category: str, image_size: int, test: bool) -> Decoded:
     """The decoded copy that the user names, held against what the config asks for."""
-    images = decoded.read(path)
+    images = decoded.read(path, test=test)
     side = images.train.images.shape[1]
     if (images.category, side) != (category, image_size):
         raise ValueError(
@@ -143,6 +160,14 @@ def _decode_once(category: str, root: str, image_size: int, data_dir: str) -> De
     except OSError as error:
         logging.warning("The decoded images are not kept: %s", error)
     return images
+
+
+def _decode_training(category: str, root: str, image_size: int) -> Decoded:
+    samples = layout.scan_training(root, category)
+    with _tensorflow_to("decode images"):
+        from data import mvtec_ad
+    train = mvtec_ad.decode_training(samples, image_size)
+    return Decoded(category, "", train, decoded.no_images(image_size))
 
 
 def _up_to_date(path: str, category: str, digest: str, image_size: int) -> Decoded | None:

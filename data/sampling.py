@@ -11,12 +11,13 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-# draws(dims, seed, first_step, process=(index, count)) -> (indices, flips, corners) of each step,
-# endless
-Draws = Callable[..., Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]]
+Draw = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
+# draws(dims, seed, first_step, process=(index, count)) -> (indices, flips, corners, turns) of each
+# step, endless
+Draws = Callable[..., Iterator[Draw]]
 
 # Independent random streams of one seed.
-_ORDER, _FLIPS, _HELD_OUT, _CORNERS = range(4)
+_ORDER, _FLIPS, _HELD_OUT, _CORNERS, _TURNS = range(5)
 
 
 def scale(pixels: np.ndarray) -> np.ndarray:
@@ -69,6 +70,14 @@ def batch_corners(
     return rng.integers(0, room, (*batch_dims, 2), endpoint=True)
 
 
+def batch_turns(
+    seed: int, step: int, batch_dims: tuple[int, ...], quarters: tuple[int, ...]
+) -> np.ndarray:
+    """Quarter turns of the crops of step `step`, uniform among `quarters`: int64 [*batch_dims]."""
+    rng = np.random.default_rng((seed, _TURNS, step))
+    return np.array(quarters, np.int64)[rng.integers(0, len(quarters), batch_dims)]
+
+
 def crop_room(images: np.ndarray, crop: int) -> tuple[int, int]:
     """Pixels by which a crop of side `crop` can move in `images` [N, H, W, C]; 0: whole images.
 
@@ -84,24 +93,47 @@ def crop_room(images: np.ndarray, crop: int) -> tuple[int, int]:
     return (height - crop, width - crop) if crop else (0, 0)
 
 
-def draws(num_images: int, *, flip: bool, room: tuple[int, int] = (0, 0)) -> Draws:
+def quarter_turns(rotation: int) -> tuple[int, ...]:
+    """The multiples of `rotation` degrees, in quarter turns; 0: none but the image as it is.
+
+    Raises:
+      ValueError: another rotation than 0, 90 or 180.
+    """
+    if rotation not in (0, 90, 180):
+        raise ValueError(
+            f"data.rotation {rotation} is not 0, 90 or 180: choose 90 for quarter turns, 180 for "
+            "half turns, 0 for none"
+        )
+    return tuple(range(0, 4, rotation // 90)) if rotation else (0,)
+
+
+def draws(
+    num_images: int, *, flip: bool, rotation: int = 0, room: tuple[int, int] = (0, 0)
+) -> Draws:
     """Endless draws from `num_images` images.
 
     Args:
       num_images: how many there are.
       flip: whether each crop is mirrored, left to right, every other time.
+      rotation: degrees, 90 or 180, by whose multiples each crop is turned, after any mirroring;
+        0: none is.
       room: pixels by which crops may move, down and right.
 
     Returns:
       `draws(dims, seed, first_step, process=(index, count))`, an iterator over the draws of steps
-      first_step, first_step + 1, ...: indices (int32) and flips (bool), both [*dims], and top and
-      left of the crops (int32) [*dims, 2], where dims are (local devices, *leading, batch per
-      device). All devices of all processes together see the images that one device would see.
+      first_step, first_step + 1, ...: indices (int32) and flips (bool), both [*dims], top and left
+      of the crops (int32) [*dims, 2], and their quarter turns as in `np.rot90` (int32) [*dims],
+      where dims are (local devices, *leading, batch per device). All devices of all processes
+      together see the images that one device would see.
+
+    Raises:
+      ValueError: another rotation.
     """
+    quarters = quarter_turns(rotation)
 
     def draw(
         dims: tuple[int, ...], seed: int, first_step: int, process: tuple[int, int] = (0, 1)
-    ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    ) -> Iterator[Draw]:
         (index, count), (local, *leading, batch) = process, dims
         devices = local * count
 
@@ -114,10 +146,12 @@ def draws(num_images: int, *, flip: bool, room: tuple[int, int] = (0, 0)) -> Dra
         for step in itertools.count(first_step):
             indices, flips = batch_indices(seed, step, whole, num_images)
             corners = batch_corners(seed, step, whole, room)
+            turns = batch_turns(seed, step, whole, quarters)
             yield (
                 mine(indices.astype(np.int32)),
                 mine(flips & flip),
                 mine(corners.astype(np.int32)),
+                mine(turns.astype(np.int32)),
             )
 
     return draw

@@ -1,7 +1,8 @@
 """Training batches by tf.data, for images that do not fit the device; needs TensorFlow."""
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 
 import numpy as np
 import tensorflow as tf
@@ -26,25 +27,43 @@ def stream(
       [*dims, crop, crop, 3].
     """
     leave_accelerators()
-    # Mirrored images lie beside the others: to turn them batch by batch is seven times slower.
-    source = tf.constant(np.concatenate([images, images[:, :, ::-1]]))
-
-    @tf.function
-    def gather(indices: tf.Tensor, flips: tf.Tensor, corners: tf.Tensor) -> tf.Tensor:
-        pixels = tf.gather(source, indices + len(images) * tf.cast(flips, indices.dtype))
-        if crop:
-            # A crop of the image, mirrored, lies elsewhere in the mirrored image.
-            top, left = corners[..., 0], corners[..., 1]
-            left = tf.where(flips, images.shape[2] - crop - left, left)
-            for axis, start in ((-3, top), (-2, left)):
-                places = start[..., None] + tf.range(crop)
-                pixels = tf.gather(pixels, places, axis=axis, batch_dims=len(dims))
-        return (2.0 * tf.cast(pixels, tf.float32) - 255.0) * np.float32(1 / 255)
-
+    gather = _gatherer(images, crop, len(dims))
     drawn = draws(dims, *start_args)
     # Draws come in blocks, and not through `from_generator`: a pipeline that calls Python can take
     # half a minute to stop.
     while block := list(itertools.islice(drawn, _BLOCK)):
         drawn_block = tuple(map(np.stack, zip(*block, strict=True)))
         dataset = tf.data.Dataset.from_tensor_slices(drawn_block)
-        yield from dataset.map(gather).prefetch(2).as_numpy_iterator()
+        turned = bool(drawn_block[-1].any())
+        yield from dataset.map(partial(gather, turned)).prefetch(2).as_numpy_iterator()
+
+
+def _gatherer(images: np.ndarray, crop: int, rank: int) -> Callable[..., tf.Tensor]:
+    """(whether any turn is not 0, *a draw) -> its images; `rank` is that of the indices."""
+    # Mirrored images lie beside the others: to mirror them batch by batch is seven times slower.
+    source = tf.constant(np.concatenate([images, images[:, :, ::-1]]))
+    height, width = (crop, crop) if crop else images.shape[1:3]
+
+    @tf.function
+    def gather(
+        turned: bool, indices: tf.Tensor, flips: tf.Tensor, corners: tf.Tensor, turns: tf.Tensor
+    ) -> tf.Tensor:
+        # A quarter turn is a mirror image, transposed; a half turn is mirrored both ways.
+        odd, half = turns % 2 == 1, turns >= 2
+        mirrored = flips ^ odd ^ half
+        pixels = tf.gather(source, indices + len(images) * tf.cast(mirrored, indices.dtype))
+        if crop or turned:
+            rows = tf.range(height)
+            rows = tf.where(half[..., None], rows[::-1], rows) + corners[..., :1]
+            pixels = tf.gather(pixels, rows, axis=-3, batch_dims=rank)
+        if crop:
+            # A crop of the image, mirrored, lies elsewhere in the mirrored image.
+            left = corners[..., 1:]
+            left = tf.where(mirrored[..., None], images.shape[2] - crop - left, left)
+            pixels = tf.gather(pixels, left + tf.range(crop), axis=-2, batch_dims=rank)
+        if turned and height == width:
+            transposed = tf.transpose(pixels, (*range(rank), rank + 1, rank, rank + 2))
+            pixels = tf.where(odd[..., None, None, None], transposed, pixels)
+        return (2.0 * tf.cast(pixels, tf.float32) - 255.0) * np.float32(1 / 255)
+
+    return gather

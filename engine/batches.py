@@ -1,7 +1,8 @@
 """Where the images of a training step come from: the device's own memory, or the host.
 
 A category is small (391 images at most): as uint8 it lies on every device once, and per step the
-host sends only which images, and which of them flipped. Images are float32 in [-1, 1].
+host sends only which images, and how each is cut, flipped and turned. Images are float32 in
+[-1, 1].
 """
 
 from collections.abc import Callable, Iterator
@@ -41,18 +42,25 @@ def streamed(images: Stream) -> Batches:
 def resident(pixels: np.ndarray, draws: Stream, *, crop: int = 0) -> Batches:
     """Batches gathered on the device from `pixels`, uint8 [N, H, W, C].
 
-    `draws` gives the indices (int32) and flips (bool) of each step, [*dims] both, and the corners
-    (int32) [*dims, 2] of crops of side `crop`; 0: whole images, whose corners are 0.
+    `draws` gives the indices (int32) and flips (bool) of each step, [*dims] both, the corners
+    (int32) [*dims, 2] of crops of side `crop` (0: whole images, whose corners are 0), and their
+    quarter turns (int32) [*dims], anticlockwise; images that are not square take half turns alone.
     """
     size = (crop, crop) if crop else pixels.shape[1:3]
     return Batches(pixels, draws, partial(gather, size=size), grouped=True)
 
 
 def gather(
-    pixels: jax.Array, draw: tuple[jax.Array, jax.Array, jax.Array], *, size: tuple[int, int]
+    pixels: jax.Array,
+    draw: tuple[jax.Array, jax.Array, jax.Array, jax.Array],
+    *,
+    size: tuple[int, int],
 ) -> jax.Array:
-    """The crops [*dims, *size, C] that `draw` names, mirrored where it says so, in [-1, 1]."""
-    indices, flips, corners = draw
+    """The crops [*dims, *size, C] that `draw` names, mirrored, then turned, as it says.
+
+    `pixels` are uint8 [N, H, W, C], `draw` as in `resident`; the crops are float32 in [-1, 1].
+    """
+    indices, flips, corners, turns = draw
 
     def crop(index: jax.Array, corner: jax.Array) -> jax.Array:
         start = (index, corner[0], corner[1], 0)
@@ -61,7 +69,13 @@ def gather(
     for _ in indices.shape:
         crop = jax.vmap(crop)
     images = crop(indices, corners)
-    images = jnp.where(flips[..., None, None, None], jnp.flip(images, axis=-2), images)
+    # A quarter turn is a mirror image, transposed; a half turn is mirrored both ways.
+    flips, turns = flips[..., None, None, None], turns[..., None, None, None]
+    odd, half = turns % 2 == 1, turns >= 2
+    images = jnp.where(flips ^ odd ^ half, jnp.flip(images, axis=-2), images)
+    images = jnp.where(half, jnp.flip(images, axis=-3), images)
+    if size[0] == size[1]:
+        images = jnp.where(odd, jnp.swapaxes(images, -3, -2), images)
     # As data/sampling.py scales them, to the bit.
     return (2 * images.astype(jnp.float32) - 255) * np.float32(1 / 255)
 

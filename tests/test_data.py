@@ -1,3 +1,5 @@
+import builtins
+import io
 import itertools
 import os
 import shutil
@@ -585,13 +587,17 @@ def test_evaluation_batches_are_in_order_and_end_short():
 
 
 @pytest.mark.parametrize(
-    ("leading", "flip", "crop"),
-    [((), True, 0), ((3,), True, 0), ((), False, 0), ((3,), True, 3), ((), False, 4)],
+    ("leading", "flip", "crop", "rotation"),
+    [
+        *[((), True, 0, 0), ((3,), True, 0, 0), ((), False, 0, 0), ((3,), True, 3, 0)],
+        *[((), False, 4, 0), ((3,), True, 3, 90), ((), False, 4, 90), ((), True, 0, 180)],
+    ],
 )
-def test_resident_batches_are_the_streamed_ones_to_the_bit(leading, flip, crop):
+def test_resident_batches_are_the_streamed_ones_to_the_bit(leading, flip, crop, rotation):
     pixels = picture(0, (10, 4, 6, 3))
-    streamed = pipeline.train_batches(pixels, flip=flip, crop=crop)
-    draws = pipeline.train_draws(pixels, flip=flip, crop=crop)
+    options = {"flip": flip, "crop": crop, "rotation": rotation}
+    streamed = pipeline.train_batches(pixels, **options)
+    draws = pipeline.train_draws(pixels, **options)
     held = batches.resident(pixels, draws, crop=crop)
     images_of = jax.jit(held.images)
     for dims, process in (((2, *leading, 8), (0, 1)), ((2, *leading, 4), (1, 2))):
@@ -629,9 +635,62 @@ def test_crops_larger_than_the_images_are_refused(crop):
         pipeline.train_draws(picture(0, (10, 4, 6, 3)), flip=True, crop=crop)
 
 
+@pytest.mark.parametrize(
+    ("side", "crop", "rotation"), [(5, 0, 90), (5, 0, 180), (8, 5, 90), (8, 5, 180), (8, 5, 0)]
+)
+@pytest.mark.parametrize("source", ["resident", "streamed"])
+def test_turned_images_are_numpys(side, crop, rotation, source):
+    """By hand: cut, mirrored, then turned; what else is drawn is as it is without turns."""
+    pixels, dims = picture(0, (10, side, side, 3)), (2, 3, 20)
+    draws = pipeline.train_draws(pixels, flip=True, crop=crop, rotation=rotation)
+    draw = next(draws(dims, 4, 3))
+    unturned = pipeline.train_draws(pixels, flip=True, crop=crop)
+    for found, expected in zip(draw[:3], next(unturned(dims, 4, 3)), strict=False):
+        np.testing.assert_array_equal(found, expected)
+    if source == "resident":
+        batch = jax.jit(batches.resident(pixels, draws, crop=crop).images)(pixels, draw)
+    else:
+        streamed = pipeline.train_batches(pixels, flip=True, crop=crop, rotation=rotation)
+        batch = next(streamed(dims, 4, 3))
+    size, parts = crop or side, [part.reshape(-1, *part.shape[3:]) for part in draw]
+    assert batch.shape == (*dims, size, size, 3) and parts[3].dtype == np.int32
+    images = np.asarray(batch).reshape(-1, size, size, 3)
+    for image, index, flip, (top, left), turns in zip(images, *parts, strict=True):
+        piece = pixels[index, top : top + size, left : left + size]
+        piece = np.rot90(piece[:, ::-1] if flip else piece, turns)
+        np.testing.assert_array_equal(image, sampling.scale(piece))
+
+
+@pytest.mark.parametrize(("rotation", "quarters"), [(0, (0,)), (90, (0, 1, 2, 3)), (180, (0, 2))])
+def test_turns_are_uniform_and_a_pure_function_of_seed_and_step(rotation, quarters):
+    assert sampling.quarter_turns(rotation) == quarters
+    turns = sampling.batch_turns(0, 0, (100, 60), quarters)
+    shares = np.bincount(turns.ravel(), minlength=4)[list(quarters)] / turns.size
+    assert shares.sum() == 1 and np.abs(shares - 1 / len(quarters)).max() < 0.03
+    np.testing.assert_array_equal(turns, sampling.batch_turns(0, 0, (100, 60), quarters))
+    for other in ((0, 1), (1, 0)) if rotation else ():
+        assert not np.array_equal(turns, sampling.batch_turns(*other, (100, 60), quarters))
+    flips = sampling.batch_indices(0, 0, (100, 60), 60)[1]
+    assert 0.47 < flips[turns == 0].mean() < 0.53  # drawn independently
+
+
+@pytest.mark.parametrize("rotation", [-90, 45, 270, 360])
+def test_other_rotations_are_refused(rotation):
+    with pytest.raises(ValueError, match=f"data.rotation {rotation} is not 0, 90 or 180"):
+        pipeline.train_batches(picture(0, (10, 4, 4, 3)), flip=True, rotation=rotation)
+
+
+def test_quarter_turns_need_squares():
+    pixels = picture(0, (10, 4, 6, 3))
+    with pytest.raises(ValueError, match="data.rotation 90 does not fit images of 4x6 px"):
+        pipeline.train_draws(pixels, flip=True, crop=0, rotation=90)
+    pipeline.train_draws(pixels, flip=True, crop=4, rotation=90)
+    pipeline.train_draws(pixels, flip=True, crop=0, rotation=180)
+
+
 @pytest.mark.parametrize("leading", [(), (3,)])
-def test_crops_of_a_step_do_not_depend_on_devices_and_processes(leading):
-    draws = sampling.draws(60, flip=True, room=(9, 9))
+def test_crops_and_turns_of_a_step_do_not_depend_on_devices_and_processes(leading):
+    draws = sampling.draws(60, flip=True, rotation=90, room=(9, 9))
     whole = [part[0] for part in next(draws((1, *leading, 16), 0, 7))]
     for local, count in ((8, 1), (2, 2)):
         dims = (local, *leading, 16 // (local * count))
@@ -742,6 +801,80 @@ def test_a_copy_from_another_machine(folder, tmp_path):
     path.write_text("no images")
     with pytest.raises(ValueError, match="carried.npz holds no decoded images"):
         pipeline.load("bottle", path, SIZE)
+
+
+# ---------------------------------------------------------------- without the test set
+
+
+def assert_training_alone(splits, expected):
+    nothing = decoded.no_images(SIZE)
+    assert splits.digest == "" and splits.test.images.dtype == np.uint8
+    assert_equal_splits(splits, expected._replace(test=nothing, digest=""))
+    assert splits.test.images.shape == (0, SIZE, SIZE, 3) and splits.test.labels.dtype == np.int64
+
+
+def forbid_opening(names, monkeypatch):
+    """Whatever Python opens or lists below folders of these names is an error."""
+
+    def guarded(function):
+        def call(path=".", *args, **options):
+            if isinstance(path, str | os.PathLike):
+                assert not set(names) & set(Path(path).parts), f"{path} is opened"
+            return function(path, *args, **options)
+
+        return call
+
+    for module, name in ((builtins, "open"), (io, "open"), (os, "open")):
+        monkeypatch.setattr(module, name, guarded(getattr(module, name)))
+    for name in ("listdir", "scandir"):
+        monkeypatch.setattr(os, name, guarded(getattr(os, name)))
+
+
+@pytest.mark.parametrize("calibration", [0.25, 0])
+def test_without_the_test_set_no_file_of_it_is_opened(folder, calibration, monkeypatch):
+    for index, mode in enumerate(("L", "RGBA", "I;16")):  # as they come, not only RGB
+        grey = picture(index, (97, 61)).astype(np.uint16 if mode == "I;16" else np.uint8)
+        image = Image.fromarray(grey)
+        (image.convert(mode) if mode == "RGBA" else image).save(folder / f"train/good/x{index}.png")
+    healthy = load(folder, calibration=calibration, seed=3)
+    for path in (*folder.glob("test/*/*"), *folder.glob("ground_truth/*/*")):
+        path.write_text("no image")
+    shutil.rmtree(folder.parent.parent / "tfds")
+    with monkeypatch.context() as patch:
+        forbid_opening(("test", "ground_truth"), patch)
+        with pytest.raises(AssertionError, match="is opened"):
+            load(folder)
+        alone = load(folder, calibration=calibration, seed=3, test=False)
+    assert_training_alone(alone, healthy)
+    assert "8 bad files" in fails(folder)  # five images, three masks
+    # Nor by TensorFlow, which Python does not see: what is gone cannot be read.
+    shutil.rmtree(folder / "test")
+    shutil.rmtree(folder / "ground_truth")
+    assert_training_alone(load(folder, calibration=calibration, seed=3, test=False), healthy)
+
+
+def test_without_the_test_set_a_copy_gives_its_training_arrays(folder, tmp_path, monkeypatch):
+    healthy, read = load(folder), []
+    get = np.lib.npyio.NpzFile.__getitem__
+    monkeypatch.setattr(
+        np.lib.npyio.NpzFile, "__getitem__", lambda file, name: read.append(name) or get(file, name)
+    )
+    splits = pipeline.load("bottle", decoded_copy(folder), SIZE, test=False)
+    assert_training_alone(splits, healthy)
+    assert "train_images" in read
+    assert not [name for name in read if name.startswith(("test", "mask"))]
+
+
+def test_without_the_test_set_bad_training_files_are_named_alike(folder):
+    (folder / "train/good/003.png").write_text("no image")
+    (folder / "train/good/004.png").write_bytes(b"")
+    message = fails(folder)
+    with pytest.raises(ValueError) as caught:
+        load(folder, test=False)
+    assert str(caught.value) == message and message.startswith("2 bad files")
+    shutil.rmtree(folder / "train")
+    with pytest.raises(ValueError, match="No training images"):
+        load(folder, test=False)
 
 
 def test_packed_masks_of_every_size():

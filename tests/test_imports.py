@@ -54,7 +54,7 @@ def test_a_method_imports_little_of_the_engine(path):
 
 @pytest.mark.parametrize("path", files("configs"), ids=str)
 def test_configs_import_only_configs(path):
-    assert tops(path) <= {"ml_collections", "configs"}
+    assert tops(path) <= {"ml_collections", "configs", "typing"}
 
 
 def test_orbax_pmap_and_tensorflow_are_in_one_place():

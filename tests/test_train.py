@@ -116,9 +116,10 @@ def test_dispatches_end_where_something_is_due(monkeypatch):
 
 
 def brightness(dims, seed, first_step, process):
-    """Step s shows image s, whole and unflipped."""
+    """Step s shows image s, whole, neither flipped nor turned."""
+    corners, turns = np.zeros((*dims, 2), np.int32), np.zeros(dims, np.int32)
     for step in itertools.count(first_step):
-        yield np.full(dims, step, np.int32), np.zeros(dims, bool), np.zeros((*dims, 2), np.int32)
+        yield np.full(dims, step, np.int32), np.zeros(dims, bool), corners, turns
 
 
 def test_many_steps_in_one_dispatch_are_the_steps_one_by_one(tmp_path, monkeypatch):

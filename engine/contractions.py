@@ -6,8 +6,8 @@ and w' = conv_kernel(x, y) are three contractions of one trilinear form, and eac
 vector-Jacobian product is the other two: a derivative of any order is again one of three forms,
 each written so that XLA:CPU has a fast path for it (docs/performance.md).
 
-Arrays are float32: x [B, H, W, C], w [K, K, C, D], y [B, h, w, D]. engine/convolution.py says when
-these forms are taken.
+Arrays are of one type: x [B, H, W, C], w [K, K, C, D], y [B, h, w, D]. engine/convolution.py says
+when these forms are taken.
 """
 
 from collections.abc import Callable
@@ -28,6 +28,7 @@ class Geometry(NamedTuple):
     pads: Pads  # zeros before and after, of height and width
     sides: tuple[int, int]  # H, W of the input
     kernel: tuple[int, int]  # height and width of the kernel
+    dilation: int = 1  # from one of the kernel's taps to the next; above 1 the stride is 1
 
 
 def plain(x: jax.Array, w: jax.Array, stride: int, pads: Pads, dilation: int = 1) -> jax.Array:
@@ -47,7 +48,7 @@ def conv(x: jax.Array, w: jax.Array, geometry: Geometry) -> jax.Array:
     """The convolution: x [B, H, W, C], w [K, K, C, D] -> [B, h, w, D]."""
     if _few_features(w.shape[3], geometry):
         return _add_shifted(jnp.einsum("bhwc,ijcd->bhwijd", x, w), geometry)
-    return plain(x, w, geometry.stride, geometry.pads)
+    return plain(x, w, geometry.stride, geometry.pads, geometry.dilation)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(2,))
@@ -57,11 +58,16 @@ def conv_input(y: jax.Array, w: jax.Array, geometry: Geometry) -> jax.Array:
     if _few_features(w.shape[3], geometry):
         return jnp.einsum("bhwijd,ijcd->bhwc", _shifted(y, geometry), w)
     if stride == 1:
-        (top, bottom), (left, right) = geometry.pads
-        height, width = (size - 1 for size in geometry.kernel)
-        pads = ((height - top, height - bottom), (width - left, width - right))
-        return plain(y, w[::-1, ::-1].transpose(0, 1, 3, 2), 1, pads)
+        kernel = w[::-1, ::-1].transpose(0, 1, 3, 2)
+        return plain(y, kernel, 1, _pads_of_transpose(geometry), geometry.dilation)
     return _conv_input_by_phases(y, w, geometry)
+
+
+def _pads_of_transpose(geometry: Geometry) -> Pads:
+    """The zeros around y where it is the input and the stride is 1."""
+    (top, bottom), (left, right) = geometry.pads
+    height, width = ((size - 1) * geometry.dilation for size in geometry.kernel)
+    return (height - top, height - bottom), (width - left, width - right)
 
 
 def _conv_input_by_phases(y: jax.Array, w: jax.Array, geometry: Geometry) -> jax.Array:
@@ -108,17 +114,23 @@ def conv_kernel(x: jax.Array, y: jax.Array, geometry: Geometry) -> jax.Array:
     """Its transpose in the kernel: x [B, H, W, C], y [B, h, w, D] -> [K, K, C, D].
 
     A convolution of x by y whose contracted channel is the batch, transposed explicitly: XLA:CPU
-    has a fast path for [B, H, W, C] by [K, K, C, D] only.
+    has a fast path for [B, H, W, C] by [K, K, C, D] only. Or of y by x, which gives the kernel
+    turned around: of the same size, the one with more channels is faster as the kernel.
     """
     if _few_features(y.shape[3], geometry):
         return jnp.einsum("bhwc,bhwijd->ijcd", x, _shifted(y, geometry))
+    stride, dilation = geometry.stride, geometry.dilation
+    if stride == 1 and x.shape[1:3] == y.shape[1:3] and x.shape[3] >= y.shape[3]:
+        pads = _pads_of_transpose(geometry)
+        w = plain(y.transpose(3, 1, 2, 0), x.transpose(1, 2, 0, 3), dilation, pads)
+        return w[:, ::-1, ::-1].transpose(1, 2, 3, 0)
     pads = tuple(
-        (before, (count - 1) * geometry.stride + kernel - side - before)
+        (before, (count - 1) * stride + (kernel - 1) * dilation + 1 - side - before)
         for (before, _), count, kernel, side in zip(
             geometry.pads, y.shape[1:3], geometry.kernel, geometry.sides, strict=True
         )
     )
-    w = plain(x.transpose(3, 1, 2, 0), y.transpose(1, 2, 0, 3), 1, pads, geometry.stride)
+    w = plain(x.transpose(3, 1, 2, 0), y.transpose(1, 2, 0, 3), dilation, pads, stride)
     return w.transpose(1, 2, 0, 3)
 
 
@@ -127,7 +139,8 @@ def conv_kernel(x: jax.Array, y: jax.Array, geometry: Geometry) -> jax.Array:
 
 
 def _few_features(features: int, geometry: Geometry) -> bool:
-    return features <= 4 and geometry.stride == 1 and geometry.kernel != (1, 1)
+    dense = geometry.stride == geometry.dilation == 1
+    return features <= 4 and dense and geometry.kernel != (1, 1)
 
 
 def _add_shifted(parts: jax.Array, geometry: Geometry) -> jax.Array:
@@ -144,9 +157,7 @@ def _add_shifted(parts: jax.Array, geometry: Geometry) -> jax.Array:
 def _shifted(y: jax.Array, geometry: Geometry) -> jax.Array:
     """What each pixel of the input meets in y [B, h, w, D], by place in the kernel."""
     (height, width), (rows, columns) = geometry.sides, geometry.kernel
-    (top, bottom), (left, right) = geometry.pads
-    pads = ((rows - 1 - top, rows - 1 - bottom), (columns - 1 - left, columns - 1 - right))
-    padded = jnp.pad(y, ((0, 0), *pads, (0, 0)))
+    padded = jnp.pad(y, ((0, 0), *_pads_of_transpose(geometry), (0, 0)))
     moved = [
         [padded[:, i : i + height, j : j + width] for j in reversed(range(columns))]
         for i in reversed(range(rows))

@@ -1,8 +1,9 @@
 """Convolutions whose form depends on the backend; the only place where it is chosen.
 
-Parameters, and so checkpoints, are the same whatever the form. Arrays are float32 [B, H, W, C],
-kernels [K, K, C, D], results [B, h, w, D]. On GPU and TPU a convolution is XLA's own, on CPU one of
-the contractions of engine/contractions.py, which chooses among its forms by shape.
+Parameters, and so checkpoints, are the same whatever the form. Arrays are [B, H, W, C], kernels
+[K, K, C, D], results [B, h, w, D], float32 where a layer's `dtype` does not say otherwise. On GPU
+and TPU a convolution is XLA's own, on CPU one of the contractions of engine/contractions.py, which
+chooses among its forms by shape.
 """
 
 from collections.abc import Callable
@@ -11,17 +12,39 @@ from functools import reduce
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 
 from engine import parallel
 from engine.contractions import Geometry, Pads, conv, conv_input, plain
 
 
-def convolve(x: jax.Array, w: jax.Array, stride: int, pads: Pads) -> jax.Array:
+def convolve(x: jax.Array, w: jax.Array, stride: int, pads: Pads, dilation: int = 1) -> jax.Array:
     """Convolution of x [B, H, W, C] by w [K, K, C, D] in the backend's best form."""
+    if stride > 1 and dilation > 1:
+        raise ValueError(f"a convolution has a stride ({stride}) or a dilation ({dilation})")
+    w, pads = _without_dead_taps(x, w, stride, pads, dilation)
     if not parallel.on_cpu():
-        return plain(x, w, stride, pads)
+        return plain(x, w, stride, pads, dilation)
     (_, height, width, _), (rows, columns, _, _) = x.shape, w.shape
-    return conv(x, w, Geometry(stride, pads, (height, width), (rows, columns)))
+    return conv(x, w, Geometry(stride, pads, (height, width), (rows, columns), dilation))
+
+
+def _without_dead_taps(
+    x: jax.Array, w: jax.Array, stride: int, pads: Pads, dilation: int
+) -> tuple[jax.Array, Pads]:
+    """The kernel without the outer rows and columns that only ever meet padding, and its padding.
+
+    With dilation and padding of at least the image's side only the centre is left, [1, 1, C, D].
+    """
+    live, new = [], []
+    for side, size, (before, after) in zip(x.shape[1:3], w.shape[:2], pads, strict=True):
+        span = (side + before + after - (size - 1) * dilation - 1) // stride * stride
+        starts = [tap * dilation - before for tap in range(size)]
+        seen = [tap for tap, start in enumerate(starts) if start < side and start + span >= 0]
+        first, last = min(seen, default=0), max(seen, default=0)
+        live.append(slice(first, last + 1))
+        new.append((before - first * dilation, after - (size - 1 - last) * dilation))
+    return w[tuple(live)], tuple(new)
 
 
 def convolve_transpose(x: jax.Array, w: jax.Array, stride: int, pads: Pads) -> jax.Array:
@@ -50,6 +73,19 @@ def convolve_transpose(x: jax.Array, w: jax.Array, stride: int, pads: Pads) -> j
     return conv_input(x, kernel, Geometry(stride, pads, sides, (rows, columns)))
 
 
+def max_pool(x: jax.Array) -> jax.Array:
+    """The largest of every 2x2 pixels: [B, H, W, C] -> [B, H/2, W/2, C].
+
+    As maxima of pairs, of rows and then of columns: the gradient of a window's maximum, as in
+    `nn.max_pool`, takes four to thirteen times as long on CPU. Equal pixels share the gradient.
+    """
+    batch, height, width, channels = x.shape
+    rows = x.reshape(batch, height // 2, 2, width, channels)
+    columns = jnp.maximum(rows[:, :, 0], rows[:, :, 1])
+    columns = columns.reshape(batch, height // 2, width // 2, 2, channels)
+    return jnp.maximum(columns[:, :, :, 0], columns[:, :, :, 1])
+
+
 def upsample_convolve(x: jax.Array, w: jax.Array) -> jax.Array:
     """Nearest-neighbour x2, then a 3x3 convolution with zero padding: [B, 2H, 2W, D]."""
     large = jnp.repeat(jnp.repeat(x, 2, axis=1), 2, axis=2)
@@ -75,6 +111,8 @@ class Conv(nn.Module):
     kernel_size: tuple[int, int]
     strides: int = 1
     padding: int = 0  # zeros on each side, as in PyTorch
+    dilation: int = 1
+    dtype: DTypeLike | None = None  # of the convolution's operands; its result is float32
     use_bias: bool = True
     kernel_init: Callable = nn.initializers.lecun_normal()
     bias_init: Callable = nn.initializers.zeros_init()
@@ -84,20 +122,23 @@ class Conv(nn.Module):
         """Convolves `x`."""
         shape = (*self.kernel_size, x.shape[-1], self.features)
         kernel = self.param("kernel", self.kernel_init, shape, jnp.float32)
-        y = convolve(x, kernel, self.strides, ((self.padding,) * 2,) * 2)
-        return _add_bias(self, y) if self.use_bias else y
+        x, kernel = _cast(self.dtype, x, kernel)
+        y = convolve(x, kernel, self.strides, ((self.padding,) * 2,) * 2, self.dilation)
+        return _result(self, y)
 
 
 class ConvTranspose(nn.Module):
     """A transposed convolution: [B, H, W, C] -> [B, h, w, features].
 
-    Kernel as `nn.ConvTranspose` has it; h = (H - 1) strides - 2 padding + K, as in PyTorch.
+    Kernel as `nn.ConvTranspose` has it; h = (H - 1) strides - 2 padding + K, as in PyTorch. A pair
+    is the padding before and after: one less after is PyTorch's output padding of one.
     """
 
     features: int
     kernel_size: tuple[int, int]
     strides: int = 1
-    padding: int = 0
+    padding: int | tuple[int, int] = 0
+    dtype: DTypeLike | None = None  # as for Conv
     use_bias: bool = True
     kernel_init: Callable = nn.initializers.lecun_normal()
     bias_init: Callable = nn.initializers.zeros_init()
@@ -107,8 +148,10 @@ class ConvTranspose(nn.Module):
         """Convolves `x`, transposed."""
         shape = (*self.kernel_size, x.shape[-1], self.features)
         kernel = self.param("kernel", self.kernel_init, shape, jnp.float32)
-        y = convolve_transpose(x, kernel, self.strides, ((self.padding,) * 2,) * 2)
-        return _add_bias(self, y) if self.use_bias else y
+        pads = (self.padding,) * 2 if isinstance(self.padding, int) else self.padding
+        x, kernel = _cast(self.dtype, x, kernel)
+        y = convolve_transpose(x, kernel, self.strides, (pads, pads))
+        return _result(self, y)
 
 
 class UpsampleConv(nn.Module):
@@ -128,9 +171,17 @@ class UpsampleConv(nn.Module):
         shape = (3, 3, x.shape[-1], self.features)
         kernel = self.param("kernel", self.kernel_init, shape, jnp.float32)
         y = (upsample_convolve_folded if parallel.on_cpu() else upsample_convolve)(x, kernel)
-        return _add_bias(self, y) if self.use_bias else y
+        return _result(self, y)
 
 
-def _add_bias(module: Conv | ConvTranspose | UpsampleConv, y: jax.Array) -> jax.Array:
+def _cast(dtype: DTypeLike | None, *arrays: jax.Array) -> tuple[jax.Array, ...]:
+    return arrays if dtype is None else tuple(array.astype(dtype) for array in arrays)
+
+
+def _result(module: Conv | ConvTranspose | UpsampleConv, y: jax.Array) -> jax.Array:
+    """What the convolution gave, in float32, and the bias if the module has one."""
+    y = y.astype(jnp.float32)
+    if not module.use_bias:
+        return y
     bias = module.param("bias", module.bias_init, (module.features,), jnp.float32)
     return y + jnp.reshape(bias, (1, 1, 1, -1))

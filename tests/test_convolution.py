@@ -2,6 +2,7 @@
 
 from functools import partial
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -15,9 +16,14 @@ from fanogan_jax import models
 ONES = ((1, 1), (1, 1))
 
 
-def reference(x, w, stride, pads):
+def reference(x, w, stride, pads, dilation=1):
     return jax.lax.conv_general_dilated(
-        x, w, (stride, stride), pads, dimension_numbers=("NHWC", "HWIO", "NHWC")
+        x,
+        w,
+        (stride, stride),
+        pads,
+        rhs_dilation=(dilation, dilation),
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
     )
 
 
@@ -70,6 +76,77 @@ def test_convolution(shape, kernel, stride, pads):
     )
 
 
+def same(dilation):
+    return ((dilation, dilation),) * 2
+
+
+@pytest.mark.parametrize(
+    ("shape", "kernel", "dilation", "pads"),
+    [
+        ((2, 8, 8, 6), (3, 3, 6, 5), 2, same(2)),
+        ((2, 8, 10, 6), (3, 3, 6, 5), 4, same(4)),
+        ((2, 8, 8, 6), (3, 3, 6, 3), 4, same(4)),  # few features
+        ((2, 8, 8, 6), (3, 3, 6, 5), 8, same(8)),  # only the centre sees pixels
+        ((2, 8, 8, 6), (3, 3, 6, 5), 16, same(16)),
+        ((2, 4, 9, 6), (3, 3, 6, 5), 4, same(4)),  # only the middle row does
+        ((2, 9, 8, 3), (2, 3, 3, 5), 3, ((1, 2), (4, 2))),
+        ((2, 6, 6, 3), (3, 3, 3, 5), 5, ((2, 3), (3, 2))),  # the image is cropped, not padded
+    ],
+)
+def test_dilated_convolution(shape, kernel, dilation, pads):
+    x, w = arrays(shape, kernel)
+    assert_equal_derivatives(
+        lambda x, w: convolution.convolve(x, w, 1, pads, dilation),
+        lambda x, w: reference(x, w, 1, pads, dilation),
+        x,
+        w,
+    )
+
+
+@pytest.mark.parametrize("dilation", [2, 8])
+def test_dilated_convolution_in_a_scan(dilation):
+    """Steps of descent in a loop, as `engine/parallel.py` makes them."""
+
+    def descended(function):
+        def step(w, x):
+            dx, dw = jax.grad(lambda x, w: jnp.sum(jnp.sin(function(x, w))), (0, 1))(x, w)
+            return w - 0.01 * dw, dx
+
+        return jax.jit(lambda w, xs: jax.lax.scan(step, w, xs))
+
+    w, xs = arrays((3, 3, 6, 5), (2, 2, 8, 8, 6))
+    form, plain = (
+        partial(function, stride=1, pads=same(dilation), dilation=dilation)
+        for function in (convolution.convolve, reference)
+    )
+    for a, b in zip(descended(form)(w, xs), descended(plain)(w, xs), strict=True):
+        np.testing.assert_allclose(a, b, rtol=0, atol=1e-5 * float(jnp.abs(b).max()))
+
+
+@pytest.mark.parametrize("on_cpu", [True, False])
+def test_taps_that_meet_only_padding_cost_nothing(on_cpu, monkeypatch):
+    monkeypatch.setattr(parallel, "on_cpu", lambda: on_cpu)
+    layer = Conv(5, (3, 3), padding=8, dilation=8)
+    (x,) = arrays((2, 8, 8, 6))
+    variables = layer.init(jax.random.key(0), x)
+
+    def loss(variables):
+        return jnp.sum(jnp.sin(layer.apply(variables, x)))
+
+    gradient = np.array(jax.grad(loss)(variables)["params"]["kernel"])
+    assert np.all(gradient[1, 1] != 0)
+    gradient[1, 1] = 0
+    assert not gradient.any()
+    flops = jax.jit(loss).lower(variables).compile().cost_analysis()["flops"]
+    assert flops < 2 * 2 * x[..., 0].size * 6 * 5
+
+
+def test_a_convolution_has_no_stride_and_dilation():
+    x, w = arrays((1, 8, 8, 3), (3, 3, 3, 4))
+    with pytest.raises(ValueError, match="stride"):
+        convolution.convolve(x, w, 2, ONES, 2)
+
+
 @pytest.mark.parametrize(
     ("shape", "kernel", "stride", "padding"),
     [
@@ -80,10 +157,12 @@ def test_convolution(shape, kernel, stride, pads):
         ((2, 5, 4, 3), (3, 3, 3, 4), 2, 1),  # an odd side from an odd kernel
         ((2, 3, 3, 3), (5, 5, 3, 2), 3, 2),
         ((2, 3, 3, 3), (2, 2, 3, 2), 2, 0),
+        ((2, 5, 4, 3), (3, 3, 3, 4), 2, (1, 0)),  # twice the sides from an odd kernel
+        ((2, 4, 4, 3), (3, 3, 3, 4), 2, (0, 1)),
     ],
 )
 def test_transposed_convolution(shape, kernel, stride, padding):
-    pads = ((padding,) * 2,) * 2
+    pads = ((padding,) * 2 if isinstance(padding, int) else padding,) * 2
     x, w = arrays(shape, kernel)
     assert_equal_derivatives(
         lambda x, w: convolution.convolve_transpose(x, w, stride, pads),
@@ -110,7 +189,9 @@ def test_folded_upsampling_convolution(side, channels, features):
         UpsampleConv(5),
         Conv(5, (3, 3), strides=2, padding=1),
         Conv(3, (3, 3), padding=1),
+        Conv(5, (3, 3), padding=2, dilation=2),
         ConvTranspose(5, (4, 4), strides=2, padding=1),
+        ConvTranspose(5, (3, 3), strides=2, padding=(1, 0)),
     ],
 )
 def test_same_parameters_and_result_on_every_backend(layer, monkeypatch):
@@ -121,6 +202,50 @@ def test_same_parameters_and_result_on_every_backend(layer, monkeypatch):
     np.testing.assert_allclose(layer.apply(variables, x), on_cpu, atol=1e-5)
     elsewhere = jax.jit(layer.init)(jax.random.key(1), x)
     assert jax.tree.all(jax.tree.map(lambda a, b: (a == b).all(), variables, elsewhere))
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        partial(Conv, 5, (3, 3), padding=1),
+        partial(Conv, 5, (3, 3), padding=2, dilation=2, use_bias=False),
+        partial(Conv, 3, (3, 3), padding=1),
+        partial(ConvTranspose, 5, (3, 3), strides=2, padding=(1, 0)),
+    ],
+)
+def test_convolution_of_bfloat16(layer):
+    """Close to float32 and not equal to it; all that goes in or comes out is float32."""
+    (x,) = arrays((2, 8, 8, 6))
+    variables = layer().init(jax.random.key(1), x)
+    found, expected = (
+        jax.jit(jax.value_and_grad(loss_of(layer(dtype=dtype)), (0, 1), has_aux=True))(variables, x)
+        for dtype in (jnp.bfloat16, None)
+    )
+    for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+        assert a.dtype == jnp.float32
+        np.testing.assert_allclose(a, b, rtol=0, atol=0.02 * float(jnp.abs(b).max()))
+    assert (found[0][1] != expected[0][1]).any()
+
+
+def loss_of(layer):
+    def loss(variables, x):
+        y = layer.apply(variables, x)
+        return jnp.sum(jnp.square(y)), y
+
+    return loss
+
+
+def test_transposed_convolution_with_a_pair_of_pads_doubles_the_sides():
+    (x,) = arrays((2, 5, 8, 3))
+    layer = ConvTranspose(4, (3, 3), strides=2, padding=(1, 0))
+    assert layer.init_with_output(jax.random.key(0), x)[0].shape == (2, 10, 16, 4)
+
+
+def test_max_pool():
+    (x,) = arrays((2, 6, 8, 3))
+    for derive in (lambda f: f, lambda f: jax.grad(lambda x: jnp.sum(jnp.sin(f(x))))):
+        expected = derive(lambda x: nn.max_pool(x, (2, 2), (2, 2)))(x)
+        np.testing.assert_array_equal(derive(convolution.max_pool)(x), expected)
 
 
 def plain_transpose(x, w, stride, pads):
@@ -142,9 +267,9 @@ def convolutions_of(network, inputs, monkeypatch):
         for name, plain in (("convolve", reference), ("convolve_transpose", plain_transpose)):
             form = getattr(convolution, name)
 
-            def noted(x, w, stride, pads, form=form, plain=plain):
+            def noted(x, w, stride, pads, *dilation, form=form, plain=plain):
                 seen[form, (1, *x.shape[1:]), w.shape, stride, pads] = plain
-                return form(x, w, stride, pads)
+                return form(x, w, stride, pads, *dilation)
 
             patch.setattr(convolution, name, noted)
         jax.eval_shape(network.init, jax.random.key(0), inputs)

@@ -79,11 +79,20 @@ def read_mask(path: Path) -> np.ndarray:
         raise ValueError(f"{path}: {error}") from error
 
 
+def attempt(read: Callable[[Path], np.ndarray], path: Path, found: list[str]) -> np.ndarray | None:
+    """What `read` makes of a file, or None, and then `found` has got the reason."""
+    try:
+        return read(path)
+    except ValueError as error:
+        found.append(str(error))
+        return None
+
+
 def faults(image: Path, mask: Path | None, *, defective: bool) -> list[str]:
     """What is wrong with an image and its mask, one line each with the file; empty if nothing."""
     found: list[str] = []
-    pixels = _attempt(read_image, image, found)
-    marked = _attempt(read_mask, mask, found) if mask else None
+    pixels = attempt(read_image, image, found)
+    marked = attempt(read_mask, mask, found) if mask else None
     if pixels is None or marked is None:
         return found
     height, width = pixels.shape[:2]
@@ -100,14 +109,6 @@ def faults(image: Path, mask: Path | None, *, defective: bool) -> list[str]:
 
 def _is_image_name(path: Path) -> bool:
     return not path.name.startswith(".") and path.suffix.lower() in _SUFFIXES
-
-
-def _attempt(read: Callable[[Path], np.ndarray], path: Path, found: list[str]) -> np.ndarray | None:
-    try:
-        return read(path)
-    except ValueError as error:
-        found.append(str(error))
-        return None
 
 
 def _decode(path: Path) -> Image.Image:

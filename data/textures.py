@@ -1,0 +1,51 @@
+"""Pictures whose content may replace that of normal images in training: a folder of the user's."""
+
+import os
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from data.images import attempt, images_in, read_image
+
+
+def load(folder: str | os.PathLike, side: int) -> np.ndarray:
+    """All images of `folder` and of the folders in it: their middle squares, uint8 [T, S, S, 3].
+
+    DTD (https://www.robots.ox.ac.uk/~vgg/data/dtd) is such a folder: `dtd/images`, of 5,640 images
+    or 1.1 GB at 256 px, which lie on every device.
+
+    Args:
+      folder: holds PNG, JPEG, BMP or TIFF files, at any depth; is only read.
+      side: S, to which the squares are resized.
+
+    Raises:
+      ValueError: there is no such folder, no image in it, or a file that cannot be read: one line
+        that lists them all.
+    """
+    root = Path(folder).expanduser()
+    if not root.is_dir():
+        raise ValueError(f"corruption.textures: {root} is no folder: name one that holds images")
+    folders = [root, *sorted(path for path in root.rglob("*") if path.is_dir())]
+    paths = [path for each in folders for path in images_in(each)]
+    if not paths:
+        raise ValueError(
+            f"corruption.textures: {root} holds no PNG, JPEG, BMP or TIFF file: put images there, "
+            "or leave corruption.textures empty"
+        )
+    bad: list[str] = []
+    squares = [attempt(partial(_square, side=side), path, bad) for path in paths]
+    if bad:
+        raise ValueError(
+            f"corruption.textures: {len(bad)} bad files, repair or remove them: {'; '.join(bad)}"
+        )
+    return np.stack([square for square in squares if square is not None])
+
+
+def _square(path: Path, side: int) -> np.ndarray:
+    image = Image.fromarray(read_image(path))
+    half = min(image.size) / 2
+    x, y = image.width / 2, image.height / 2
+    box = (x - half, y - half, x + half, y + half)
+    return np.asarray(image.resize((side, side), Image.Resampling.BILINEAR, box))

@@ -10,6 +10,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from ae_jax.corruption import CorruptFn
 from ae_jax.models import Output
 from engine import residuals
 from engine.method import Aux, LossFn, Variables
@@ -79,3 +80,69 @@ def reconstruction(
         return loss, Aux(metrics, updates)
 
     return loss_fn
+
+
+def self_supervised(
+    network: nn.Module,
+    corrupt: CorruptFn,
+    *,
+    corrupted_weight: float = 0.5,
+    per_region: bool = True,
+    noise: float = 0.0,
+) -> LossFn:
+    """Restoration of corrupted images (Bauer et al. 2024, arXiv 2206.11723).
+
+    (1 - lambda) times the mean squared residual of an image's clean pixels, plus lambda times that
+    of its corrupted ones (equation recalled, not re-read). An image without corrupted pixels has
+    the first term alone, one without clean pixels the second.
+
+    Args:
+      network: an autoencoder, which gives an `Output`.
+      corrupt: (rng, images) -> (corrupted, mask), see ae_jax/corruption.py.
+      corrupted_weight: lambda.
+      per_region: without, the loss is the plain mean over all pixels, and lambda has no effect.
+      noise: standard deviation of Gaussian noise that is added to input and target alike: "Noise &
+        Pattern" (Bauer & Mueller 2025, arXiv 2511.07233).
+    """
+
+    def loss_fn(variables, images, rng):
+        corrupt_rng, noise_rng = jax.random.split(rng)
+        corrupted, mask = corrupt(corrupt_rng, images)
+        target = images
+        if noise:
+            added = noise * jax.random.normal(noise_rng, images.shape)
+            corrupted, target = corrupted + added, target + added
+        output, updates = reconstruct(network, variables, corrupted, train=True)
+        residual = residuals.squared(target, output.reconstructions)
+        clean, replaced = region_means(residual, mask > 0)
+        if per_region:
+            loss = jnp.mean((1 - corrupted_weight) * clean + corrupted_weight * replaced)
+        else:
+            loss = jnp.mean(residual)
+        metrics = dict(
+            zip(("error_clean", "error_corrupted"), over_images(residual, mask > 0), strict=True)
+        )
+        return loss, Aux(metrics, updates)
+
+    return loss_fn
+
+
+def region_means(values: jax.Array, inside: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Means of each image's values [B, H, W] outside and inside a region: [B] each; of none, 0."""
+
+    def mean(weights: jax.Array) -> jax.Array:
+        count = jnp.maximum(jnp.sum(weights, axis=(1, 2)), 1)
+        return jnp.sum(jnp.where(weights, values, 0), axis=(1, 2)) / count
+
+    return mean(~inside), mean(inside)
+
+
+def over_images(values: jax.Array, inside: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """`region_means`, averaged over the images that have such pixels: [] each."""
+
+    def mean(means: jax.Array, pixels: jax.Array) -> jax.Array:
+        count = jnp.sum(jnp.any(pixels, axis=(1, 2)))
+        return jnp.sum(means) / jnp.maximum(count, 1)
+
+    clean, replaced = region_means(values, inside)
+    return mean(clean, ~inside), mean(replaced, inside)

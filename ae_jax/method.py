@@ -23,11 +23,11 @@ def build(config: Any) -> Method:
     """
     side = config.data.crop or config.data.image_size
     network = make(config.autoencoder)
-    _check(network, side)
+    check_network(network, side)
     return Method(stages=(_stage(config, network, side),), score=make(config.score, network, side))
 
 
-def _check(network: nn.Module, side: int) -> None:
+def check_network(network: nn.Module, side: int) -> None:
     """Raises ValueError where the network does not reconstruct images of `side` pixels."""
     image = jax.ShapeDtypeStruct((1, side, side, 3), jnp.float32)
     try:
@@ -35,8 +35,8 @@ def _check(network: nn.Module, side: int) -> None:
         made = output.reconstructions.shape[1:3]
     except (ZeroDivisionError, TypeError, ValueError) as error:
         raise ValueError(
-            f"{type(network).__name__} does not take images of {side} px ({error}): choose another "
-            "data.image_size, or data.crop"
+            f"{type(network).__name__} does not take images of {side} px ({error}): change "
+            "data.image_size, data.crop or the network"
         ) from error
     if made != (side, side):
         raise ValueError(
@@ -45,14 +45,20 @@ def _check(network: nn.Module, side: int) -> None:
         )
 
 
+def steps_of(section: Any, num_train: int) -> int:
+    """How many steps a `training` section means; ValueError where it is none."""
+    samples = section.samples or num_train
+    num_steps = section.num_steps or num_updates(section.epochs, samples, section.batch_size)
+    if num_steps < 1:
+        raise ValueError(f"{section.epochs} epochs are no step: set more epochs, or num_steps")
+    return num_steps
+
+
 def _stage(config: Any, network: nn.Module, side: int) -> Stage:
     section = config.training
     optimizer = make(section.optimizer)
     step = partial(descend, make(section.loss, network), optimizer, "autoencoder")
-    samples = section.samples or config.data.num_train
-    num_steps = section.num_steps or num_updates(section.epochs, samples, section.batch_size)
-    if num_steps < 1:
-        raise ValueError(f"{section.epochs} epochs are no step: set more epochs, or num_steps")
+    num_steps = steps_of(section, config.data.num_train)
     image = jnp.zeros((1, side, side, 3))
 
     def init(rng, variables):

@@ -16,7 +16,7 @@ from engine.parallel import BatchNorm
 leaky_relu = partial(nn.leaky_relu, negative_slope=0.2)
 
 
-def _he_init(more: float = 1.0) -> Callable:
+def he_init(more: float = 1.0) -> Callable:
     """Keeps the signal's scale through LeakyReLU 0.2 (He et al. 2015, 1502.01852).
 
     `more`: by how much a kernel has more taps than a pixel of the output sees.
@@ -102,15 +102,15 @@ class BergmannAutoencoder(nn.Module):
         """Reconstructs; `train` changes nothing."""
         x = images
         for features, kernel, stride in _BERGMANN:
-            layer = Conv(features, (kernel, kernel), stride, padding=1, kernel_init=_he_init())
+            layer = Conv(features, (kernel, kernel), stride, padding=1, kernel_init=he_init())
             x = leaky_relu(layer(x))
         whole = (x.shape[1], x.shape[2])
-        latents = Conv(self.latent, whole, kernel_init=_he_init())(x)
-        init = _he_init(whole[0] * whole[1])
+        latents = Conv(self.latent, whole, kernel_init=he_init())(x)
+        init = he_init(whole[0] * whole[1])
         x = leaky_relu(ConvTranspose(_BERGMANN[-1][0], whole, kernel_init=init)(latents))
 
         def up(x: jax.Array, features: int, kernel: int, stride: int) -> jax.Array:
-            size, init = (kernel, kernel), _he_init(stride**2)
+            size, init = (kernel, kernel), he_init(stride**2)
             return ConvTranspose(features, size, stride, padding=1, kernel_init=init)(x)
 
         # The mirror of a layer leads to the channels of the layer before it.

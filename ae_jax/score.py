@@ -8,7 +8,7 @@ Every score takes the network, the side of its input in pixels as `window`, and 
 the report shows both, whichever of them is the score.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -22,6 +22,7 @@ from engine import residuals
 from engine.method import Score, Variables
 
 ScoreFn = Callable[[Variables, jax.Array], Score]
+RULES = ("max", "top", "sum")
 
 
 def mean_squared(network: nn.Module, window: int, **options: Any) -> ScoreFn:
@@ -74,6 +75,57 @@ def _score(
         return Score(terms[image_score], channels * residual_map, terms, reconstructions)
 
     return score
+
+
+def restored(
+    network: nn.Module,
+    *,
+    smoothing: float = 4.0,
+    image_score: str = "max",
+    top: float = 0.01,
+) -> ScoreFn:
+    """Of a network that takes whole images: the squared residual, mean over colours, smoothed.
+
+    Bauer et al. 2024 (arXiv 2206.11723) filter it as well and sum it over pixels (recalled).
+
+    Args:
+      network: an autoencoder, which gives an `ae_jax.models.Output`.
+      smoothing: standard deviation of the Gaussian, in pixels; 0: none.
+      image_score: 'max' or 'sum' of the map, or 'top', the mean of its largest values.
+      top: the share of the pixels that these are.
+
+    Raises:
+      ValueError: another image score, or a share out of (0, 1].
+    """
+    if image_score not in RULES or not 0 < top <= 1:
+        raise ValueError(
+            f"score.image_score {image_score!r} must be one of {', '.join(RULES)}, and score.top "
+            f"{top} in (0, 1]"
+        )
+
+    def score(variables: Variables, images: jax.Array) -> Score:
+        output, _ = reconstruct(network, variables, images, train=False)
+        residual_map = residuals.squared(images, output.reconstructions)
+        made = of_map(residual_map, smoothing, {"top": top})
+        return made._replace(image=made.terms[image_score], reconstruction=output.reconstructions)
+
+    return score
+
+
+def of_map(residual_map: jax.Array, smoothing: float, tops: Mapping[str, float]) -> Score:
+    """A score of a residual map [B, H, W], smoothed by `smoothing` pixels.
+
+    Its terms are the map's 'max' and 'sum', and by the names in `tops` the mean of the largest of
+    its values, such a share of them. The image score is the maximum.
+    """
+    smooth = residuals.smooth(residual_map, smoothing)
+    pixels = smooth.reshape(smooth.shape[0], -1)
+    counts = {name: max(1, round(share * pixels.shape[1])) for name, share in tops.items()}
+    largest, _ = jax.lax.top_k(pixels, max(counts.values(), default=1))
+    terms = {name: jnp.mean(largest[:, :count], axis=1) for name, count in counts.items()}
+    return Score(
+        largest[:, 0], smooth, {"max": largest[:, 0], **terms, "sum": jnp.sum(pixels, axis=1)}
+    )
 
 
 def window_starts(side: int, window: int, stride: int) -> list[int]:

@@ -28,7 +28,7 @@ def load(folder: str | os.PathLike, side: int) -> np.ndarray:
     if not root.is_dir():
         raise ValueError(f"corruption.textures: {root} is no folder: name one that holds images")
     folders = [root, *sorted(path for path in root.rglob("*") if path.is_dir())]
-    paths = [path for each in folders for path in images_in(each)]
+    paths = [path for each in folders if not _hidden(each, root) for path in images_in(each)]
     if not paths:
         raise ValueError(
             f"corruption.textures: {root} holds no PNG, JPEG, BMP or TIFF file: put images there, "
@@ -41,6 +41,10 @@ def load(folder: str | os.PathLike, side: int) -> np.ndarray:
             f"corruption.textures: {len(bad)} bad files, repair or remove them: {'; '.join(bad)}"
         )
     return np.stack([square for square in squares if square is not None])
+
+
+def _hidden(folder: Path, root: Path) -> bool:
+    return any(part.startswith(".") for part in folder.relative_to(root).parts)
 
 
 def _square(path: Path, side: int) -> np.ndarray:

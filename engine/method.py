@@ -64,6 +64,21 @@ class Stage(NamedTuple):
     batch_dims: tuple[int, ...]  # of one step's images; the last is the global batch
     pictures: Callable[[Variables, jax.Array], Mapping[str, jax.Array]]
     """(variables, held-out images [B, H, W, C]) -> name -> images to look at as training goes."""
+    checks: Callable[[Variables, jax.Array, jax.Array], Metrics] | None = None
+    """(variables, held-out images [B, H, W, C], rng) -> what can be told of the networks there."""
+    preview: Callable[[jax.Array, jax.Array], jax.Array] | None = None
+    """(held-out images [B, H, W, C], rng) -> 64 images: what the stage makes of its input."""
+
+
+class Tuning(NamedTuple):
+    """What scoring leaves open, and made-up defects on which it can be chosen."""
+
+    corrupt: Callable[[jax.Array, jax.Array], tuple[jax.Array, jax.Array]]
+    """(rng, images [B, H, W, C]) -> (images with defects, masks [B, H, W], 0 elsewhere)."""
+    settings: tuple[Mapping[str, Any], ...]  # fields of the config's section `score`
+    rules: Mapping[str, Mapping[str, Any]]  # name -> further fields, which change the image score
+    scores: Callable[[Variables, jax.Array], tuple[Score, ...]]
+    """(variables, images) -> the score of each of the settings, whose terms are named as rules."""
 
 
 class Method(NamedTuple):
@@ -71,6 +86,7 @@ class Method(NamedTuple):
 
     stages: tuple[Stage, ...]
     score: Callable[[Variables, jax.Array], Score]
+    tuning: Tuning | None = None
 
 
 def make(section: Mapping[str, Any], *args: Any) -> Any:

@@ -22,16 +22,18 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from configs import ae, ae_l2, ae_ssim, anogan, fanogan, fanogan_resnet
+from configs import ae, ae_l2, ae_ssim, anogan, fanogan, fanogan_resnet, ssae
 
 AUTOENCODERS = (ae, ae_l2, ae_ssim)
-ALL = (fanogan, fanogan_resnet, anogan, *AUTOENCODERS)
+ALL = (fanogan, fanogan_resnet, anogan, *AUTOENCODERS, ssae)
 
 
 def shrink(config: ConfigDict, **sizes: int) -> ConfigDict:
     """A config of the same shape that compiles in seconds: 16 px, few features, few steps."""
     config.data.update(image_size=16, num_train=16)
     config.every = dict(log=1, save=2, pictures=2)
+    if "corruption" in config:
+        return _shrink_self_supervised(config)
     if "autoencoder" in config:
         return _shrink_autoencoder(config)
     config.latent = 4
@@ -58,6 +60,14 @@ def _shrink_autoencoder(config: ConfigDict) -> ConfigDict:
     if "features" in config.autoencoder:
         config.autoencoder.features = (4, 8)
     config.training.update(batch_size=8, num_steps=2)
+    return config
+
+
+def _shrink_self_supervised(config: ConfigDict) -> ConfigDict:
+    config.autoencoder.update(features=(4, 8), convolutions=1, blocks=1, branch=2)
+    config.autoencoder.dilations = (1, 2)
+    config.training.update(batch_size=8, num_steps=2)
+    config.training.schedule.warmup_steps = 1
     return config
 
 

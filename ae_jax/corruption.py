@@ -1,0 +1,84 @@
+"""Corruption of normal images, from which a network learns to restore them.
+
+Bauer, Nakajima, Müller 2024, arXiv 2206.11723: every mask is one disk with a soft border,
+elastically distorted, and a patch P becomes M Q + (1 - M) P, with a content Q that does not belong
+there. What the paper leaves open to us is marked (ours): how many patches, how large, which
+contents besides textures, and that disks are stretched before they are distorted.
+
+A corruption is a pure function (rng, images) -> (corrupted, mask) of `B` images, float32
+[B, H, W, C] in [-1, 1]. The mask, float32 [B, H, W], is what of a pixel was replaced, from 0 to 1.
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from ae_jax.contents import contents
+from ae_jax.patches import disks, place, uniform
+
+CorruptFn = Callable[[jax.Array, jax.Array], tuple[jax.Array, jax.Array]]
+
+
+def patches(
+    textures: np.ndarray | None = None,
+    *,
+    max_patches: int = 4,
+    side: tuple[float, float] = (0.1, 0.5),
+    opacity: tuple[float, float] = (0.3, 1.0),
+    clean: float = 0.15,
+) -> CorruptFn:
+    """Disks, distorted, of foreign, procedural and deformed content.
+
+    Args:
+      textures: images to take content from besides, uint8 [T, S, S, 3].
+      max_patches: an image gets 1 to so many.
+      side: of a patch, as a share of the image's: uniform between these.
+      opacity: of a patch: uniform between these.
+      clean: share of the images that get none.
+
+    Raises:
+      ValueError: a number is out of its range.
+    """
+    if not (max_patches >= 1 and 0 < side[0] <= side[1] <= 1 and 0 <= clean <= 1):
+        raise ValueError(
+            f"corruption: max_patches {max_patches} must be at least 1, side {side} two shares of "
+            f"the image's side, and clean {clean} from 0 to 1"
+        )
+    if not 0 < opacity[0] <= opacity[1] <= 1:
+        raise ValueError(f"corruption: opacity {opacity} must be two numbers in (0, 1]")
+
+    # On the device once; NumPy's would become a part of every program that is compiled.
+    held = None if textures is None else jnp.asarray(textures)
+
+    def corrupt(rng: jax.Array, images: jax.Array) -> tuple[jax.Array, jax.Array]:
+        where, shape, what, strength, number = jax.random.split(rng, 5)
+        placed = place(where, images.shape, max_patches, side)
+        alpha = uniform(strength, placed.half.shape, *opacity)
+        count, untouched = jax.random.split(number)
+        count = jax.random.randint(count, (images.shape[0], 1), 1, max_patches + 1)
+        shown = jnp.arange(max_patches)[None] < count
+        shown &= uniform(untouched, count.shape, 0.0, 1.0) >= clean
+        weights = disks(shape, placed) * (alpha * shown)[..., None, None]
+        filled = contents(what, images, placed, held)
+        return jax.vmap(_blend)(images, placed.corner, weights, filled)
+
+    return corrupt
+
+
+def _blend(
+    image: jax.Array, corners: jax.Array, weights: jax.Array, filled: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """Lays the patches [K, P, P] over one image [H, W, C], each over those before it."""
+    layers = jnp.concatenate([image, jnp.zeros_like(image[..., :1])], axis=-1)
+    ones = jnp.ones_like(filled[..., :1])
+    for corner, weight, content in zip(
+        corners, weights[..., None], jnp.concatenate([filled, ones], axis=-1), strict=True
+    ):
+        start = (corner[0], corner[1], 0)
+        region = jax.lax.dynamic_slice(layers, start, content.shape)
+        # As a difference, so that where the weight is 0 a pixel keeps its bits.
+        region += weight * (content - region)
+        layers = jax.lax.dynamic_update_slice(layers, region, start)
+    return layers[..., :-1], layers[..., -1]

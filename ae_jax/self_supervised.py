@@ -1,0 +1,201 @@
+"""The self-supervised autoencoder as a method: it learns to restore corrupted normal images.
+
+Bauer, Nakajima, Müller 2024, arXiv 2206.11723. One stage. Its network learns under the name
+'autoencoder'; 'averaged' is the exponential moving average of its parameters and of its batch
+normalisation's averages, and what scores.
+"""
+
+import dataclasses
+from functools import partial
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from ae_jax.corruption import CorruptFn
+from ae_jax.losses import over_images, reconstruct
+from ae_jax.method import check_network, steps_of
+from ae_jax.score import of_map
+from engine import residuals
+from engine.method import (
+    Method,
+    Metrics,
+    Score,
+    Stage,
+    TrainState,
+    Tuning,
+    Variables,
+    descend,
+    init_state,
+    make,
+)
+
+_PREVIEW = 64  # corrupted images in the picture of them
+_PREVIEW_SIDE = 128  # pixels
+
+
+def build(config: Any, textures: np.ndarray | None = None) -> Method:
+    """The method that `config` (see configs/ssae.py) describes.
+
+    Args:
+      config: `corruption` is a function of (textures, **fields) that gives a
+        `ae_jax.corruption.CorruptFn`, `training.loss` one of (network, corrupt, **fields).
+      textures: images whose content may replace that of others, uint8 [T, S, S, 3].
+
+    Raises:
+      ValueError: as `ae_jax.build`; a warm-up as long as the training.
+    """
+    side = config.data.crop or config.data.image_size
+    network = make(config.autoencoder)
+    for each in {side, config.data.image_size}:  # scored are whole images
+        check_network(network, each)
+    fields = {name: value for name, value in config.corruption.items() if name != "textures"}
+    corrupt = make(fields, textures)
+    score = make(config.score, network)
+    return Method(
+        stages=(_stage(config, network, corrupt, side),),
+        score=lambda variables, images: score(_averaged(variables), images),
+        tuning=_tuning(config.tuning, network),
+    )
+
+
+def _averaged(variables: Variables) -> Variables:
+    """The variables with the averages in the place of the network that learns."""
+    return {"autoencoder": variables["averaged"]}
+
+
+def _stage(config: Any, network: nn.Module, corrupt: CorruptFn, side: int) -> Stage:
+    section = config.training
+    num_steps = steps_of(section, config.data.num_train)
+    optimizer = _optimizer(section, num_steps)
+    loss = make(section.loss, network, corrupt)
+    image = jnp.zeros((1, side, side, 3))
+
+    def init(rng: jax.Array, variables: Variables) -> TrainState:
+        made = network.init(rng, image)
+        networks = {"autoencoder": made, "averaged": jax.tree.map(jnp.copy, made)}
+        return init_state(networks, {"autoencoder": optimizer})
+
+    def step(state: TrainState, images: jax.Array, rng: jax.Array) -> tuple[TrainState, Metrics]:
+        state, metrics = descend(loss, optimizer, "autoencoder", state, images, rng)
+        return average(state, section.averaging), metrics
+
+    def pictures(variables: Variables, images: jax.Array) -> dict[str, jax.Array]:
+        images = images[:, :side, :side]
+        corrupted, mask = corrupt(jax.random.key(0), images)
+        shown = [images, corrupted]
+        restored = [
+            reconstruct(network, _averaged(variables), image, train=False)[0].reconstructions
+            for image in shown
+        ]
+        return {
+            "reconstructions": jnp.concatenate([images, restored[0]], axis=2),
+            "restored": jnp.concatenate([corrupted, restored[1], _as_image(mask)], axis=2),
+        }
+
+    return Stage(
+        "autoencoder",
+        init,
+        step,
+        num_steps,
+        (section.batch_size,),
+        pictures,
+        checks=partial(checks, network, corrupt, side),
+        preview=partial(preview, corrupt, side),
+    )
+
+
+def _tuning(section: Any, network: nn.Module) -> Tuning:
+    """Each smoothing, each image score; defects as in training, but single, small and faint."""
+    tops = {f"top {share}": share for share in section.tops}
+
+    def scores(variables: Variables, images: jax.Array) -> tuple[Score, ...]:
+        output, _ = reconstruct(network, _averaged(variables), images, train=False)
+        residual_map = residuals.squared(images, output.reconstructions)
+        return tuple(of_map(residual_map, sigma, tops) for sigma in section.smoothing)
+
+    return Tuning(
+        corrupt=make(section.corruption, None),
+        settings=tuple({"smoothing": sigma} for sigma in section.smoothing),
+        rules={
+            "max": {"image_score": "max"},
+            **{name: {"image_score": "top", "top": share} for name, share in tops.items()},
+            "sum": {"image_score": "sum"},
+        },
+        scores=scores,
+    )
+
+
+def _optimizer(section: Any, num_steps: int) -> optax.GradientTransformation:
+    """Clipped gradients, and a cosine schedule with warm-up over all steps."""
+    if not 0 <= section.schedule.warmup_steps < num_steps:
+        raise ValueError(
+            f"training.schedule.warmup_steps {section.schedule.warmup_steps} must be less than the "
+            f"{num_steps} steps of training"
+        )
+    schedule = optax.warmup_cosine_decay_schedule(**section.schedule, decay_steps=num_steps)
+    return optax.chain(optax.clip_by_global_norm(section.clip), make(section.optimizer, schedule))
+
+
+def average(state: TrainState, decay: float) -> TrainState:
+    """Moves 'averaged' towards 'autoencoder' by 1 - decay, and faster in the first steps."""
+    decay_now = jnp.minimum(decay, (1 + state.step) / (10 + state.step))
+    network, averaged = state.variables["autoencoder"], state.variables["averaged"]
+    averaged = optax.incremental_update(network, averaged, 1 - decay_now)
+    return dataclasses.replace(state, variables={**state.variables, "averaged": averaged})
+
+
+def checks(
+    network: nn.Module,
+    corrupt: CorruptFn,
+    side: int,
+    variables: Variables,
+    images: jax.Array,
+    rng: jax.Array,
+) -> Metrics:
+    """What the theory says of the network f, on images x [B, H, W, C] and their corruptions y.
+
+    f should be the orthogonal projection onto normal images (arXiv 2206.11723): clean pixels stay
+    and corrupted ones are restored, f(f(x)) is f(x), and the residual of y lies inside the mask.
+
+    Returns:
+      `error_clean`, `error_corrupted`: mean squared f(y) - x outside and inside the mask;
+      `error_unchanged`: that of f(x) - x; `idempotence`: root of the mean squared f(f(x)) - f(x);
+      `residual_outside`, `residual_inside`: mean squared f(y) - y (conservation). Means over images
+      that have such pixels.
+    """
+    images = images[:, :side, :side]
+
+    def f(x: jax.Array) -> jax.Array:
+        return reconstruct(network, _averaged(variables), x, train=False)[0].reconstructions
+
+    corrupted, mask = corrupt(rng, images)
+    inside = mask > 0
+    once, restored = f(images), f(corrupted)
+    error_clean, error_corrupted = over_images(residuals.squared(restored, images), inside)
+    outside, within = over_images(residuals.squared(restored, corrupted), inside)
+    return {
+        "error_clean": error_clean,
+        "error_corrupted": error_corrupted,
+        "error_unchanged": jnp.mean(residuals.squared(once, images)),
+        "idempotence": jnp.sqrt(jnp.mean(residuals.squared(f(once), once))),
+        "residual_outside": outside,
+        "residual_inside": within,
+    }
+
+
+def preview(corrupt: CorruptFn, side: int, images: jax.Array, rng: jax.Array) -> jax.Array:
+    """64 corruptions of images [B, H, W, C], beside their masks: [64, h, 2 h, C], small."""
+    images = images[jnp.arange(_PREVIEW) % images.shape[0], :side, :side]
+    corrupted, mask = corrupt(rng, images)
+    both = jnp.concatenate([corrupted, _as_image(mask)], axis=2)
+    small = min(side, _PREVIEW_SIDE)
+    return jax.image.resize(both, (_PREVIEW, small, 2 * small, 3), "linear")
+
+
+def _as_image(mask: jax.Array) -> jax.Array:
+    """A mask [B, H, W] from 0 to 1 as a grey image [B, H, W, 3]."""
+    return jnp.repeat(2 * mask[..., None] - 1, 3, axis=-1)

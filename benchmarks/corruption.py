@@ -1,0 +1,62 @@
+"""The share of a training step of configs/ssae.py that corruption takes.
+
+python -m benchmarks.corruption                # full size, for a GPU
+python -m benchmarks.corruption --small        # configs/ssae_small.py, for a CPU
+
+Times whole steps and corruption alone by turns in one run, on made-up images; prints medians.
+"""
+
+import argparse
+import statistics
+import time
+
+from engine import startup
+
+startup.keep_memory()  # as main.py does
+
+import jax
+import numpy as np
+
+from configs import ssae, ssae_small
+from engine import parallel
+from engine.method import make
+
+
+def main() -> None:
+    """Prints one table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--small", action="store_true", help="configs/ssae_small.py")
+    parser.add_argument("--dtype", default="float32", help="of the convolutions")
+    parser.add_argument("--rounds", type=int, default=10)
+    arguments = parser.parse_args()
+    startup.prepare()
+    config = (ssae_small if arguments.small else ssae).get_config()
+    config.autoencoder.dtype = arguments.dtype
+    stage = make(config.method, config).stages[0]
+    size, batch = config.data.image_size, config.training.batch_size
+    images = np.random.default_rng(0).uniform(-1, 1, (batch, size, size, 3)).astype(np.float32)
+    fields = {name: value for name, value in config.corruption.items() if name != "textures"}
+    corrupt = jax.jit(make(fields, None))
+    step = parallel.data_parallel(stage.step, 0, lambda _, sent: sent)
+    state = parallel.replicate(jax.jit(stage.init)(jax.random.key(0), {}))
+    sent = images.reshape(*parallel.local_dims((batch,))[:1], 1, -1, size, size, 3)
+    placed = jax.device_put(images)
+    seconds: dict[str, list[float]] = {"step": [], "corruption": []}
+    for turn in range(arguments.rounds + 1):
+        start = time.perf_counter()
+        state, metrics = step(state, (), sent)
+        jax.block_until_ready(metrics)
+        middle = time.perf_counter()
+        jax.block_until_ready(corrupt(jax.random.key(turn), placed))
+        end = time.perf_counter()
+        if turn:  # the first compiles
+            seconds["step"].append(middle - start)
+            seconds["corruption"].append(end - middle)
+    median = {name: statistics.median(values) for name, values in seconds.items()}
+    print(f"{config.name}, {size} px, batch {batch}, {arguments.dtype}, {parallel.device_names()}")
+    print(f"step {1e3 * median['step']:.1f} ms, corruption {1e3 * median['corruption']:.1f} ms")
+    print(f"share of the step: {median['corruption'] / median['step']:.3f}")
+
+
+if __name__ == "__main__":
+    main()

@@ -20,6 +20,7 @@ from tensorboardX import SummaryWriter
 from tqdm import tqdm
 
 METRICS_FILE = "metrics.jsonl"
+PREVIEW = "inputs_"
 GRID_IMAGES = 64
 GRID_GAP = 2  # pixels
 
@@ -171,6 +172,18 @@ class TrainingLog:
             picture = grid(batch)
             self._board.add_image(name, picture, step, dataformats="HWC")
             Image.fromarray(picture).save(os.path.join(folder, f"{name}_{step:07d}.png"))
+
+    def preview(self, images: np.ndarray) -> None:
+        """Puts a `grid` of what the stage is trained on into report/inputs_<stage>.png.
+
+        Args:
+          images: float32 [N, H, W, C] in [-1, 1].
+        """
+        folder = os.path.join(self._workdir, "report")
+        os.makedirs(folder, exist_ok=True)
+        path = os.path.join(folder, f"{PREVIEW}{self._stage}.png")
+        Image.fromarray(grid(images)).save(path)
+        logging.info("What stage %s is trained on: %s", self._stage, path)
 
     def close(self) -> None:
         """Flushes and closes the outputs."""

@@ -16,7 +16,7 @@ import numpy as np
 from absl import logging
 
 from engine import figures, page
-from engine.logs import duration, write_text
+from engine.logs import PREVIEW, duration, write_text
 
 EXAMPLES = 6
 FORMULA = ("=", "+", "-", "@", "\t", "\r")  # a spreadsheet would run a cell that begins so
@@ -108,7 +108,13 @@ def write_report(
     subject = ", ".join(str(results[key]) for key in ("method", "category") if key in results)
     curves = _write_curves(folder, scored, history, subject)
     examples = _write_examples(folder, scored, map_max, subject)
-    write_text(os.path.join(folder, "index.html"), _page(results, subject, curves, examples))
+    inputs = {
+        name: f"what stage {name.removeprefix(PREVIEW).removesuffix('.png')} is trained on"
+        for name in sorted(os.listdir(folder))
+        if name.startswith(PREVIEW)
+    }
+    page_text = _page(results, subject, inputs, curves, examples)
+    write_text(os.path.join(folder, "index.html"), page_text)
 
 
 def _write_curves(
@@ -169,7 +175,13 @@ def _caption(scored: Scored, i: int) -> str:
     return f"score {scored.scores[i]:.4g}     {name[-40:]}"
 
 
-def _page(results: Mapping[str, Any], subject: str, curves: Pictures, examples: Pictures) -> str:
+def _page(
+    results: Mapping[str, Any],
+    subject: str,
+    inputs: Pictures,
+    curves: Pictures,
+    examples: Pictures,
+) -> str:
     """The whole of index.html."""
     scores = {"image score": results.get("image", {}), **results.get("image_terms", {})}
     prevalence = {"prevalence": scores["image score"].get("prevalence")}
@@ -195,12 +207,20 @@ def _page(results: Mapping[str, Any], subject: str, curves: Pictures, examples: 
         _table(
             "Anomaly maps, pixel by pixel", ["resolution", *_HEADINGS, *_PRO], _rows(maps, pixel)
         ),
+        *_checks(results.get("checks", {})),
+        _figures("Trained on", inputs),
         _figures("Curves", curves),
         _figures("Examples", examples),
         _table("Training", ["stage", "steps", "time"], training),
         _table("Software and devices", ["", "version"], list(made_with.items())),
     ]
     return page.document(subject, body)
+
+
+def _checks(checks: Mapping[str, float]) -> list[str]:
+    """A table of the method's checks, where it has some."""
+    rows = [[name.replace("_", " "), f"{value:.4g}"] for name, value in checks.items()]
+    return [_table("Checks on held-out normal images", ["", "value"], rows)] if rows else []
 
 
 def _rows(entries: Mapping[str, Mapping[str, Any]], keys: Sequence[str]) -> list[list[str]]:

@@ -41,3 +41,17 @@ def score_all(scorer: Scorer, batches: Iterable[np.ndarray], size: int = 0) -> S
     if not scores:
         raise ValueError("there is no image to score")
     return jax.tree.map(lambda *leaves: np.concatenate(leaves), *scores)
+
+
+def check(method: Method, workdir: str, images: np.ndarray) -> dict[str, float]:
+    """The last stage's checks of its newest checkpoint on images [B, H, W, C]; {} if it has none.
+
+    Raises:
+      FileNotFoundError: the last stage has no checkpoint.
+    """
+    stage = method.stages[-1]
+    if stage.checks is None:
+        return {}
+    variables = checkpoint.newest(workdir, stage.name)["variables"]
+    checked = jax.jit(stage.checks)(variables, images, jax.random.key(0))
+    return {name: float(value) for name, value in checked.items()}

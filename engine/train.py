@@ -124,6 +124,8 @@ def fit(
         step_fn = parallel.data_parallel(stage.step, seed, batches.images)
         sent = _sent(stage, batches, seed, first, every)
         with _log(workdir, stage, first) as log:
+            if log and stage.preview and not first:
+                log.preview(jax.device_get(jax.jit(stage.preview)(examples, jax.random.key(seed))))
             following = next(sent, None)
             while following:
                 step, arrays = following
@@ -138,7 +140,10 @@ def fit(
                 if due(step, every.log, last) or due(step, every.save, last):
                     values = _finite(stage.name, step, jax.device_get(metrics))
                     if log and due(step, every.log, last):
-                        log.write(step, values)
+                        checked = due(step, every.pictures, last)
+                        log.write(
+                            step, values | (_checks(stage, state, examples) if checked else {})
+                        )
                 if due(step, every.save, last):
                     checkpoints.save(state)
                 if log and due(step, every.pictures, last):
@@ -174,6 +179,14 @@ def _finite(stage: str, step: int, metrics: Mapping[str, Any]) -> dict[str, floa
             "is kept: lower the learning rate or look at the images"
         )
     return values
+
+
+def _checks(stage: Stage, state: TrainState, examples: np.ndarray) -> dict[str, float]:
+    """The stage's checks on the examples, with one key for all steps."""
+    if stage.checks is None:
+        return {}
+    checks = jax.jit(stage.checks)(jax.device_get(state.variables), examples, jax.random.key(0))
+    return {f"held_out_{name}": float(value) for name, value in checks.items()}
 
 
 def _pictures(stage: Stage, state: TrainState, examples: np.ndarray) -> dict[str, np.ndarray]:

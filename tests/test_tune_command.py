@@ -1,0 +1,140 @@
+"""--mode=tune on a small run: test files stay closed, and scoring finds what was chosen."""
+
+import builtins
+import io
+import json
+import os
+import shutil
+
+import numpy as np
+import pytest
+from conftest import shrink
+from ml_collections import ConfigDict
+from PIL import Image
+
+import commands
+from configs import ae, ssae
+
+
+def save(path, rng, bright=False):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = rng.integers(60, 120, (16, 16, 3)).astype(np.uint8)
+    if bright:
+        pixels[4:9, 4:9] = 250
+    Image.fromarray(pixels).save(path)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """The root of a small category, and the workdir of a run on it."""
+    root, rng = tmp_path_factory.mktemp("parts"), np.random.default_rng(0)
+    for i in range(20):
+        save(root / "nut" / "train" / "good" / f"{i}.png", rng)
+    for i in range(4):
+        save(root / "nut" / "test" / "good" / f"{i}.png", rng)
+        save(root / "nut" / "test" / "dent" / f"{i}.png", rng, bright=True)
+    config = shrink(ssae.get_config("nut"))
+    config.data.update(root=str(root), prepared=str(root / "prepared"), calibration=0.3)
+    config.tuning.update(corrupted_weights=(0.1,), draws=2, smoothing=(0.0, 1.0), tops=(0.1,))
+    config.tuning.corruption.update(side=(0.5, 0.9), opacity=(0.9, 1.0))
+    workdir = str(root / "run")
+    commands.run(config, workdir, "train")
+    return root, workdir
+
+
+def stored(workdir):
+    with open(os.path.join(workdir, "config.json")) as file:
+        return ConfigDict(json.load(file))
+
+
+@pytest.fixture
+def poisoned(trained, tmp_path, monkeypatch):
+    """A copy of the run whose test files are no images, and fail the test when they are opened."""
+    root, _ = trained
+    copy = tmp_path / "parts"
+    shutil.copytree(root, copy)
+    test = str(copy / "nut" / "test")
+    for path in (copy / "nut" / "test").rglob("*.png"):
+        path.write_text("poison")
+    for module in (builtins, io):
+        real = module.open
+
+        def guarded(file, *args, real=real, **options):
+            assert not str(file).startswith(test), f"{file} was opened"
+            return real(file, *args, **options)
+
+        monkeypatch.setattr(module, "open", guarded)
+    config_path = copy / "run" / "config.json"
+    config_path.write_text(config_path.read_text().replace(str(root), str(copy)))
+    return str(copy / "run")
+
+
+def test_tuning_opens_no_test_file_and_writes_its_choice(poisoned):
+    content = commands.tune(stored(poisoned), poisoned)
+    networks = {candidate["network"] for candidate in content["candidates"]}
+    assert networks == {"corrupted_weight=0.5", "corrupted_weight=0.1"}
+    assert len(content["candidates"]) == 2 * 2 * 3
+    assert content["chosen"]["network"] == content["candidates"][0]["network"]
+    assert "no test image was seen" in content["why"]
+    assert os.path.isdir(os.path.join(poisoned, "tuning", "corrupted_weight=0.1", "checkpoints"))
+    again = commands.tune(stored(poisoned), poisoned)
+    assert again == content
+
+
+def test_the_guard_of_the_test_above_works(poisoned):
+    with pytest.raises(AssertionError, match="was opened"):
+        commands.run(stored(poisoned), poisoned, "evaluate")
+
+
+def test_scoring_finds_what_was_chosen(trained, tmp_path):
+    workdir = str(tmp_path / "run")
+    shutil.copytree(trained[1], workdir)
+    before = commands.run(stored(workdir), workdir, "evaluate")
+    fields = {"smoothing": 0.0, "image_score": "sum"}
+    choice = {
+        "chosen": {"network": "own", "folder": ".", "score": fields},
+        "why": "",
+        "candidates": [],
+    }
+    (tmp_path / "run" / "tuning.json").write_text(json.dumps(choice))
+    after = commands.run(stored(workdir), workdir, "evaluate")
+    assert before["score"] == {} and after["score"] == fields
+    assert after["image"] == after["image_terms"]["sum"]
+    choice["chosen"]["folder"] = "elsewhere"
+    (tmp_path / "run" / "tuning.json").write_text(json.dumps(choice))
+    with pytest.raises(FileNotFoundError, match="elsewhere"):
+        commands.run(stored(workdir), workdir, "evaluate")
+
+
+def test_the_report_has_the_checks_and_what_was_trained_on(trained):
+    with open(os.path.join(trained[1], "report", "index.html")) as file:
+        page = file.read()
+    assert "idempotence" in page and "inputs_autoencoder.png" in page
+    with Image.open(os.path.join(trained[1], "report", "inputs_autoencoder.png")) as picture:
+        assert picture.size == (8 * (32 + 2) - 2, 8 * (16 + 2) - 2)
+    with open(os.path.join(trained[1], "results.json")) as file:
+        checks = json.load(file)["checks"]
+    with open(os.path.join(trained[1], "metrics.jsonl")) as file:
+        last = json.loads(file.read().splitlines()[-1])
+    assert last["held_out_idempotence"] == pytest.approx(checks["idempotence"], rel=1e-4)
+
+
+def test_a_run_that_is_not_finished_is_not_tuned(trained, tmp_path):
+    workdir = str(tmp_path / "run")
+    shutil.copytree(trained[1], workdir)
+    path = tmp_path / "run" / "config.json"
+    path.write_text(path.read_text().replace('"num_steps": 2', '"num_steps": 9'))
+    with pytest.raises(ValueError, match="step 2 of 9: train it to its end"):
+        commands.tune(stored(workdir), workdir)
+
+
+def test_other_settings_than_those_of_the_workdir_are_refused(trained):
+    config = stored(trained[1])
+    config.training.batch_size = 16
+    with pytest.raises(ValueError, match="training.batch_size: 8 -> 16"):
+        commands.tune(config, trained[1])
+
+
+def test_a_method_without_open_settings_says_so(tmp_path):
+    with pytest.raises(ValueError, match="leaves nothing to tune"):
+        commands.tune(shrink(ae.get_config("nut")), str(tmp_path))

@@ -48,17 +48,18 @@ def run(
         _train(config, workdir, splits, reuse=reuse, started=started)
     elif config.data.digest != splits.digest:
         logging.warning("The images in %s have changed since training.", config.data.root)
-    folder, fields = tuning.chosen(workdir)
-    config.get("score", {}).update(fields)
+    folder, chosen = tuning.chosen(workdir)
+    config.get("score", {}).update(chosen)
     method, normal = make(config.method, config), _normal(splits)
+    checks = check(method, folder, next(pipeline.eval_batches(normal.images, _SCORING_BATCH)))
+    told = {"score": chosen, "checks": checks}
     results = evaluation.evaluate(
         restore_scorer(method, folder),
         splits.test,
         pipeline.eval_batches(splits.test.images, _SCORING_BATCH),
         pipeline.eval_batches(normal.images, _SCORING_BATCH),
         workdir,
-        about={**_about(config, splits), "score": fields},
-        checks=check(method, folder, next(pipeline.eval_batches(normal.images, _SCORING_BATCH))),
+        about=_about(config, splits) | {name: values for name, values in told.items() if values},
         pixel_size=config.evaluation.pixel_size,
         batch_size=_SCORING_BATCH,
     )
@@ -90,6 +91,10 @@ def tune(config: ConfigDict, workdir: str) -> dict[str, Any]:
     if (step := int(checkpoint.newest(workdir, last.name)["step"])) < last.num_steps:
         raise ValueError(f"{workdir} is at step {step} of {last.num_steps}: train it to its end")
     splits = _read(config, test=False)
+    if not len(splits.calibration.images):
+        raise ValueError(
+            "no normal images are held out to tune on: train with data.calibration > 0"
+        )
     folders = _trained_weights(config, workdir, splits)
     networks = {
         name: checkpoint.newest(os.path.join(workdir, folder), last.name)["variables"]

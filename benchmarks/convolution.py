@@ -5,7 +5,8 @@ python -m benchmarks.convolution
 One optimiser step each of critic (with gradient penalty), generator and encoder at 64 px, batch 32,
 with XLA's own convolutions and with those of engine/convolution.py; then the generator's two
 upsampling convolutions, on the large image and folded onto the small one, both with the chosen
-convolutions. Alternating; medians.
+convolutions; then the step of configs/ssae_small.py, with dilated convolutions, at its own batch.
+Alternating; medians.
 """
 
 from engine import startup
@@ -21,7 +22,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from configs import fanogan
+from configs import fanogan, ssae_small
 from engine import convolution, parallel
 from engine.method import TrainState, descend, init_state, make
 from fanogan_jax.models import Networks
@@ -103,7 +104,7 @@ def compare(name, plain, chosen):
 def main():
     """Prints a line per step: both medians and their ratio."""
     startup.prepare()
-    config = fanogan.get_config()
+    config, small = fanogan.get_config(), ssae_small.get_config()
     images = np.random.default_rng(0).uniform(-1, 1, (1, BATCH, 64, 64, 3)).astype(np.float32)
     print(f"{jax.devices()[0].device_kind}, jax {jax.__version__}, batch {BATCH}, {REPEATS} pairs")
     print(f"{'step':12} {'plain (s)':>10} {'chosen (s)':>10} {'ratio':>6}")
@@ -112,6 +113,11 @@ def main():
         compare(name, *(partial(run, state, images) for run in runs))
     for row in upsampling():
         compare(*row)
+    stage = make(small.method, small).stages[0]
+    images = images[:, : small.training.batch_size].repeat(2, axis=2).repeat(2, axis=3)
+    state = jax.jit(stage.init)(jax.random.key(0), {})
+    runs = [compiled(stage.step, state, images, plain=plain) for plain in (True, False)]
+    compare("restoring", *(partial(run, state, images) for run in runs))
 
 
 if __name__ == "__main__":

@@ -51,7 +51,6 @@ def evaluate(
     workdir: str,
     *,
     about: Mapping[str, Any],
-    checks: Mapping[str, float],
     pixel_size: int,
     batch_size: int,
 ) -> dict[str, Any]:
@@ -68,7 +67,6 @@ def evaluate(
       normal_batches: likewise, held-out normal images; they alone set the colours of the maps.
       workdir: the run's folder, from which steps and seconds are read.
       about: what results.json says first, such as method, category and counts.
-      checks: what the method can tell of its networks on held-out normal images; may be empty.
       pixel_size: pixel metrics are taken at this height and width; 0: at each mask's own size.
       batch_size: so many images are scored at a time, and no batch has more.
 
@@ -85,7 +83,6 @@ def evaluate(
     results = {
         **about,
         **_metrics(test, score, pixel_size),
-        **({"checks": dict(checks)} if checks else {}),
         "steps": {line["stage"]: line["step"] for line in history},
         "seconds": {line["stage"]: round(line["seconds"], 1) for line in history},
         "seconds_per_image": seconds / len(test.images) if len(test.images) else None,

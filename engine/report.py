@@ -207,7 +207,8 @@ def _page(
         _table(
             "Anomaly maps, pixel by pixel", ["resolution", *_HEADINGS, *_PRO], _rows(maps, pixel)
         ),
-        *_checks(results.get("checks", {})),
+        *_values("Score settings chosen on made-up defects", results.get("score", {})),
+        *_values("Checks on held-out normal images", results.get("checks", {})),
         _figures("Trained on", inputs),
         _figures("Curves", curves),
         _figures("Examples", examples),
@@ -217,10 +218,13 @@ def _page(
     return page.document(subject, body)
 
 
-def _checks(checks: Mapping[str, float]) -> list[str]:
-    """A table of the method's checks, where it has some."""
-    rows = [[name.replace("_", " "), f"{value:.4g}"] for name, value in checks.items()]
-    return [_table("Checks on held-out normal images", ["", "value"], rows)] if rows else []
+def _values(title: str, values: Mapping[str, Any]) -> list[str]:
+    """A table of named values, where there are some."""
+    rows = [
+        [name.replace("_", " "), f"{value:.4g}" if isinstance(value, float) else str(value)]
+        for name, value in values.items()
+    ]
+    return [_table(title, ["", "value"], rows)] if rows else []
 
 
 def _rows(entries: Mapping[str, Mapping[str, Any]], keys: Sequence[str]) -> list[list[str]]:

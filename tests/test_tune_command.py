@@ -98,7 +98,7 @@ def test_scoring_finds_what_was_chosen(trained, tmp_path):
     }
     (tmp_path / "run" / "tuning.json").write_text(json.dumps(choice))
     after = commands.run(stored(workdir), workdir, "evaluate")
-    assert before["score"] == {} and after["score"] == fields
+    assert "score" not in before and after["score"] == fields
     assert after["image"] == after["image_terms"]["sum"]
     choice["chosen"]["folder"] = "elsewhere"
     (tmp_path / "run" / "tuning.json").write_text(json.dumps(choice))
@@ -125,6 +125,15 @@ def test_a_run_that_is_not_finished_is_not_tuned(trained, tmp_path):
     path = tmp_path / "run" / "config.json"
     path.write_text(path.read_text().replace('"num_steps": 2', '"num_steps": 9'))
     with pytest.raises(ValueError, match="step 2 of 9: train it to its end"):
+        commands.tune(stored(workdir), workdir)
+
+
+def test_without_held_out_images_there_is_nothing_to_tune_on(trained, tmp_path):
+    workdir = str(tmp_path / "run")
+    shutil.copytree(trained[1], workdir)
+    path = tmp_path / "run" / "config.json"
+    path.write_text(path.read_text().replace('"calibration": 0.3', '"calibration": 0.0'))
+    with pytest.raises(ValueError, match=r"train with data\.calibration > 0"):
         commands.tune(stored(workdir), workdir)
 
 

@@ -165,8 +165,8 @@ def checks(
       `error_clean`, `error_corrupted`: mean squared f(y) - x outside and inside the mask;
       `error_unchanged`: that of f(x) - x; `idempotence`: root of the mean squared f(f(x)) - f(x);
       `residual_inside`: mean squared f(y) - y inside the mask; conservation is that it is far above
-      the residual outside, which is `error_clean`, as y is x there. Means over images that have such
-      pixels.
+      the residual outside, which is `error_clean`, as y is x there. Means over images that have
+      such pixels.
     """
     images = images[:, :side, :side]
 

@@ -1,4 +1,7 @@
-"""--mode=tune on a small run: test files stay closed, and scoring finds what was chosen."""
+"""The self-supervised autoencoder's runs: report and textures, and --mode=tune, which opens no test
+
+file and whose choice scoring finds.
+"""
 
 import builtins
 import io
@@ -117,6 +120,16 @@ def test_the_report_has_the_checks_and_what_was_trained_on(trained):
     with open(os.path.join(trained[1], "metrics.jsonl")) as file:
         last = json.loads(file.read().splitlines()[-1])
     assert last["held_out_idempotence"] == pytest.approx(checks["idempotence"], rel=1e-4)
+
+
+def test_bad_textures_are_told_before_the_workdir_is_bound(trained, tmp_path):
+    root, _ = trained
+    config = shrink(ssae.get_config("nut"))
+    config.data.update(root=str(root), prepared=str(root / "prepared"))
+    config.corruption.textures = str(tmp_path / "none")
+    with pytest.raises(ValueError, match=r"corruption\.textures: .*none is no folder"):
+        commands.run(config, str(tmp_path / "run"), "train")
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_run_that_is_not_finished_is_not_tuned(trained, tmp_path):

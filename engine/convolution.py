@@ -179,8 +179,8 @@ def _cast(dtype: DTypeLike | None, *arrays: jax.Array) -> tuple[jax.Array, ...]:
 
 
 def _result(module: Conv | ConvTranspose | UpsampleConv, y: jax.Array) -> jax.Array:
-    """What the convolution gave, in float32, and the bias if the module has one."""
-    y = y.astype(jnp.float32)
+    """What the convolution gave, in float32 at least, and the bias if the module has one."""
+    y = y.astype(jnp.promote_types(y.dtype, jnp.float32))
     if not module.use_bias:
         return y
     bias = module.param("bias", module.bias_init, (module.features,), jnp.float32)

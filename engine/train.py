@@ -140,10 +140,9 @@ def fit(
                 if due(step, every.log, last) or due(step, every.save, last):
                     values = _finite(stage.name, step, jax.device_get(metrics))
                     if log and due(step, every.log, last):
-                        checked = due(step, every.pictures, last)
-                        log.write(
-                            step, values | (_checks(stage, state, examples) if checked else {})
-                        )
+                        if due(step, every.pictures, last):
+                            values |= _checks(stage, state, examples)
+                        log.write(step, values)
                 if due(step, every.save, last):
                     checkpoints.save(state)
                 if log and due(step, every.pictures, last):

@@ -114,13 +114,13 @@ def self_supervised(
             corrupted, target = corrupted + added, target + added
         output, updates = reconstruct(network, variables, corrupted, train=True)
         residual = residuals.squared(target, output.reconstructions)
-        clean, replaced = region_means(residual, mask > 0)
+        clean, replaced = means = region_means(residual, mask > 0)
         if per_region:
             loss = jnp.mean((1 - corrupted_weight) * clean + corrupted_weight * replaced)
         else:
             loss = jnp.mean(residual)
         metrics = dict(
-            zip(("error_clean", "error_corrupted"), over_images(residual, mask > 0), strict=True)
+            zip(("error_clean", "error_corrupted"), over_images(means, mask > 0), strict=True)
         )
         return loss, Aux(metrics, updates)
 
@@ -137,12 +137,13 @@ def region_means(values: jax.Array, inside: jax.Array) -> tuple[jax.Array, jax.A
     return mean(~inside), mean(inside)
 
 
-def over_images(values: jax.Array, inside: jax.Array) -> tuple[jax.Array, jax.Array]:
+def over_images(
+    means: tuple[jax.Array, jax.Array], inside: jax.Array
+) -> tuple[jax.Array, jax.Array]:
     """`region_means`, averaged over the images that have such pixels: [] each."""
 
-    def mean(means: jax.Array, pixels: jax.Array) -> jax.Array:
+    def mean(of_images: jax.Array, pixels: jax.Array) -> jax.Array:
         count = jnp.sum(jnp.any(pixels, axis=(1, 2)))
-        return jnp.sum(means) / jnp.maximum(count, 1)
+        return jnp.sum(of_images) / jnp.maximum(count, 1)
 
-    clean, replaced = region_means(values, inside)
-    return mean(clean, ~inside), mean(replaced, inside)
+    return mean(means[0], ~inside), mean(means[1], inside)

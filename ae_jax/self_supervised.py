@@ -16,7 +16,7 @@ import numpy as np
 import optax
 
 from ae_jax.corruption import CorruptFn
-from ae_jax.losses import over_images, reconstruct
+from ae_jax.losses import over_images, reconstruct, region_means
 from ae_jax.method import check_network, steps_of
 from ae_jax.score import of_map
 from engine import residuals
@@ -176,8 +176,11 @@ def checks(
     corrupted, mask = corrupt(rng, images)
     inside = mask > 0
     once, restored = f(images), f(corrupted)
-    error_clean, error_corrupted = over_images(residuals.squared(restored, images), inside)
-    _, residual_inside = over_images(residuals.squared(restored, corrupted), inside)
+
+    def errors(target: jax.Array) -> tuple[jax.Array, jax.Array]:
+        return over_images(region_means(residuals.squared(restored, target), inside), inside)
+
+    (error_clean, error_corrupted), (_, residual_inside) = errors(images), errors(corrupted)
     return {
         "error_clean": error_clean,
         "error_corrupted": error_corrupted,

@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 from data import demo, pipeline, textures
 from engine import batches, checkpoint, comparison, evaluation, parallel, tuning
 from engine.method import Method, make
-from engine.scoring import check, restore_scorer
+from engine.scoring import check, restore, scorer_of
 from engine.train import Every, check_batches, train
 
 # What of a config says where images lie and how a run is watched and judged, not what it learns.
@@ -51,10 +51,11 @@ def run(
     folder, chosen = tuning.chosen(workdir)
     config.get("score", {}).update(chosen)
     method, normal = make(config.method, config), _normal(splits)
-    checks = check(method, folder, next(pipeline.eval_batches(normal.images, _SCORING_BATCH)))
+    variables = restore(method, folder)
+    checks = check(method, variables, next(pipeline.eval_batches(normal.images, _SCORING_BATCH)))
     told = {"score": chosen, "checks": checks}
     results = evaluation.evaluate(
-        restore_scorer(method, folder),
+        scorer_of(method, variables),
         splits.test,
         pipeline.eval_batches(splits.test.images, _SCORING_BATCH),
         pipeline.eval_batches(normal.images, _SCORING_BATCH),
@@ -97,8 +98,7 @@ def tune(config: ConfigDict, workdir: str) -> dict[str, Any]:
         )
     folders = _trained_weights(config, workdir, splits)
     networks = {
-        name: checkpoint.newest(os.path.join(workdir, folder), last.name)["variables"]
-        for name, folder in folders.items()
+        name: restore(method, os.path.join(workdir, folder)) for name, folder in folders.items()
     }
     images = next(pipeline.eval_batches(splits.calibration.images, len(splits.calibration.images)))
     ranked = tuning.tune(networks, method.tuning, images, draws=config.tuning.draws)

@@ -5,7 +5,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
 from data.images import attempt, images_in, read_image
 
@@ -49,7 +49,4 @@ def _hidden(folder: Path, root: Path) -> bool:
 
 def _square(path: Path, side: int) -> np.ndarray:
     image = Image.fromarray(read_image(path))
-    half = min(image.size) / 2
-    x, y = image.width / 2, image.height / 2
-    box = (x - half, y - half, x + half, y + half)
-    return np.asarray(image.resize((side, side), Image.Resampling.BILINEAR, box))
+    return np.asarray(ImageOps.fit(image, (side, side), Image.Resampling.BILINEAR))

@@ -8,9 +8,23 @@ import jax
 import numpy as np
 
 from engine import checkpoint
-from engine.method import Method, Score
+from engine.method import Method, Score, Variables
 
 Scorer = Callable[[np.ndarray | jax.Array], Score]
+
+
+def restore(method: Method, workdir: str) -> Variables:
+    """The networks of the last stage's newest checkpoint.
+
+    Raises:
+      FileNotFoundError: the last stage has no checkpoint.
+    """
+    return checkpoint.newest(workdir, method.stages[-1].name)["variables"]
+
+
+def scorer_of(method: Method, variables: Variables) -> Scorer:
+    """A jitted scorer of images [B, H, W, C] in [-1, 1] with these networks."""
+    return partial(jax.jit(method.score), jax.device_put(variables))
 
 
 def restore_scorer(method: Method, workdir: str) -> Scorer:
@@ -19,8 +33,7 @@ def restore_scorer(method: Method, workdir: str) -> Scorer:
     Raises:
       FileNotFoundError: the last stage has no checkpoint.
     """
-    variables = checkpoint.newest(workdir, method.stages[-1].name)["variables"]
-    return partial(jax.jit(method.score), jax.device_put(variables))
+    return scorer_of(method, restore(method, workdir))
 
 
 def score_all(scorer: Scorer, batches: Iterable[np.ndarray], size: int = 0) -> Score:
@@ -43,15 +56,10 @@ def score_all(scorer: Scorer, batches: Iterable[np.ndarray], size: int = 0) -> S
     return jax.tree.map(lambda *leaves: np.concatenate(leaves), *scores)
 
 
-def check(method: Method, workdir: str, images: np.ndarray) -> dict[str, float]:
-    """The last stage's checks of its newest checkpoint on images [B, H, W, C]; {} if it has none.
-
-    Raises:
-      FileNotFoundError: the last stage has no checkpoint.
-    """
-    stage = method.stages[-1]
-    if stage.checks is None:
+def check(method: Method, variables: Variables, images: np.ndarray) -> dict[str, float]:
+    """The last stage's checks of these networks on images [B, H, W, C]; {} if it has none."""
+    checks = method.stages[-1].checks
+    if checks is None:
         return {}
-    variables = checkpoint.newest(workdir, stage.name)["variables"]
-    checked = jax.jit(stage.checks)(variables, images, jax.random.key(0))
+    checked = jax.jit(checks)(variables, images, jax.random.key(0))
     return {name: float(value) for name, value in checked.items()}

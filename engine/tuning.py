@@ -13,6 +13,7 @@ import jax
 import numpy as np
 from sklearn import metrics
 
+from engine import parallel
 from engine.logs import write_text
 from engine.method import Score, Tuning, Variables
 
@@ -121,8 +122,8 @@ def write(
     ]
     chosen = {"network": best.network, "folder": folders[best.network], "score": fields(best)}
     content = {"chosen": chosen, "why": why, "candidates": table}
-    os.makedirs(workdir, exist_ok=True)
-    write_text(os.path.join(workdir, TUNING_FILE), json.dumps(content, indent=2) + "\n")
+    if parallel.is_main():
+        write_text(os.path.join(workdir, TUNING_FILE), json.dumps(content, indent=2) + "\n")
     return content
 
 

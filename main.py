@@ -3,16 +3,20 @@
 python main.py --config=configs/fanogan.py:demo --workdir=/tmp/demo
 
 Trains what the config says on the category's normal images, scores its test images, and writes
-networks, scores, metrics and a report into the workdir. The same command goes on where an
-interrupted run stopped. `--mode=evaluate --workdir=W` scores again with the networks in W,
-`--mode=tune --workdir=W` chooses how to score on made-up defects of held-out normal images, and
-`--mode=compare --workdirs=W1,W2 --workdir=OUT` puts finished runs side by side on one page.
+networks, threshold, scores, metrics and a report into the workdir. The same command goes on where
+an interrupted run stopped. `--mode=evaluate --workdir=W` scores again with the networks in W,
+`--mode=predict --workdir=W --images=PATH --output=DIR` decides on new images, `--mode=export
+--workdir=W --output=DIR` writes what needs none of this code, `--mode=tune --workdir=W` chooses how
+to score on made-up defects of held-out normal images, and `--mode=compare --workdirs=W1,W2
+--workdir=OUT` puts finished runs side by side on one page.
 
 This file is meant to stay short: the work is done by the packages that it calls.
 """
 
+import argparse
 import logging as python_logging
 import os
+import re
 import sys
 import time
 
@@ -35,7 +39,8 @@ from engine import checkpoint
 _CONFIG = config_flags.DEFINE_config_file(
     "config",
     help_string="File with `get_config(category)`, such as configs/fanogan.py:bottle; any field of "
-    "it can be set, as in --config.gan.n_critic=3. Without it: the config that the workdir holds.",
+    "it can be set, as in --config.gan.n_critic=3. Without it: the config that the workdir holds, "
+    "of which fields can be set likewise.",
     lock_config=True,
 )
 _WORKDIR = flags.DEFINE_string(
@@ -47,14 +52,26 @@ _WORKDIR = flags.DEFINE_string(
 _MODE = flags.DEFINE_enum(
     "mode",
     "train",
-    ["train", "evaluate", "tune", "compare"],
-    "train: train, or go on training, then evaluate. evaluate: score the test images again with "
-    "the networks in the workdir; the config comes from there. tune: choose the loss's weight and "
+    ["train", "evaluate", "predict", "export", "tune", "compare"],
+    "train: train, or go on training, then evaluate. evaluate: set the threshold and score the "
+    "test images again with the networks in the workdir. predict: decide on --images and write "
+    "rows, heat maps and masks into --output; exit code 2 if some could not be read. export: write "
+    "the scoring function, weights and threshold into --output. tune: choose the loss's weight and "
     "the score's settings for the workdir on held-out normal images with made-up defects, never on "
     "test images; evaluate afterwards. compare: write a page about the runs in --workdirs into the "
     "workdir.",
 )
 _WORKDIRS = flags.DEFINE_list("workdirs", [], "Workdirs of finished runs, for --mode=compare.")
+_IMAGES = flags.DEFINE_string(
+    "images", None, "File, folder (with all below it) or glob of new images, for --mode=predict."
+)
+_OUTPUT = flags.DEFINE_string("output", None, "Folder to write, for --mode=predict and export.")
+_SAVE_MAPS = flags.DEFINE_bool(
+    "save_maps",
+    False,
+    "For --mode=evaluate: write maps/ as MVTec AD's official evaluation reads them, and print its "
+    "command.",
+)
 _REUSE = flags.DEFINE_string(
     "reuse",
     None,
@@ -64,17 +81,28 @@ _REUSE = flags.DEFINE_string(
 
 
 def _check_flags() -> None:
-    """Raises ValueError where a flag would be ignored without a word."""
+    """Raises ValueError where a flag is missing, or would be ignored without a word."""
     mode = _MODE.value
-    given = {"config": _CONFIG.value, "reuse": _REUSE.value, "workdirs": _WORKDIRS.value}
+    given = {
+        "config": _CONFIG.value,
+        "reuse": _REUSE.value,
+        "workdirs": _WORKDIRS.value,
+        "images": _IMAGES.value,
+        "output": _OUTPUT.value,
+        "save_maps": _SAVE_MAPS.value,
+    }
+    needed: dict[str, tuple[str, ...]] = {"predict": ("images", "output"), "export": ("output",)}
     taken: dict[str, tuple[str, ...]] = {
         "train": ("config", "reuse"),
-        "evaluate": (),
+        "evaluate": ("config", "save_maps"),
         "tune": ("config",),
         "compare": ("workdirs",),
+        **needed,
     }
     if extra := [f"--{name}" for name, value in given.items() if value and name not in taken[mode]]:
         raise ValueError(f"{extra[0]} is not for --mode={mode}: leave it out")
+    if missing := [f"--{name}" for name in needed.get(mode, ()) if not given[name]]:
+        raise ValueError(f"--mode={mode} needs {missing[0]}: python main.py --help explains it")
 
 
 def _config(workdir: str) -> ConfigDict:
@@ -82,6 +110,30 @@ def _config(workdir: str) -> ConfigDict:
     if _CONFIG.value:
         return _CONFIG.value
     return ConfigDict(checkpoint.read_config(workdir))
+
+
+def _run(workdir: str) -> int:
+    """Does what --mode says; the exit code."""
+    output = os.path.abspath(os.path.expanduser(_OUTPUT.value or ""))
+    match _MODE.value:
+        case "compare":
+            commands.compare(_WORKDIRS.value, workdir)
+        case "tune":
+            commands.tune(_config(workdir), workdir)
+        case "predict":
+            return 2 if commands.predict(workdir, _IMAGES.value or "", output) else 0
+        case "export":
+            commands.export(workdir, output)
+        case mode:
+            commands.run(
+                _config(workdir),
+                workdir,
+                mode,
+                reuse=_REUSE.value,
+                save_maps=_SAVE_MAPS.value,
+                started=_STARTED,
+            )
+    return 0
 
 
 def main(argv: list[str]) -> None:
@@ -96,17 +148,11 @@ def main(argv: list[str]) -> None:
     workdir = os.path.abspath(os.path.expanduser(_WORKDIR.value))
     try:
         _check_flags()
-        if _MODE.value == "compare":
-            commands.compare(_WORKDIRS.value, workdir)
-        elif _MODE.value == "tune":
-            commands.tune(_config(workdir), workdir)
-        else:
-            commands.run(
-                _config(workdir), workdir, _MODE.value, reuse=_REUSE.value, started=_STARTED
-            )
+        code = _run(workdir)
     except (ValueError, OSError, FloatingPointError) as error:
         logging.debug("The traceback of the error below:", exc_info=True)
         sys.exit(f"error: {_one_line(error)}")
+    sys.exit(code)
 
 
 def _one_line(error: Exception) -> str:
@@ -116,10 +162,20 @@ def _one_line(error: Exception) -> str:
 
 
 def _parse_flags(argv: list[str]) -> list[str]:
-    """absl's parser, but for what it lets a missing config or a misspelt field of one end in."""
+    """absl's parser, but for what it lets a missing config or a misspelt field of one end in.
+
+    Fields of a config without a config are fields of the workdir's.
+    """
+    known = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    for name in ("-config", "-workdir"):
+        known.add_argument(name, f"-{name}")
+    given, others = known.parse_known_args(argv[1:])
+    if not given.config and any(re.match("--?config[.]", argument) for argument in others):
+        here = os.path.dirname(os.path.abspath(__file__))
+        argv = [argv[0], f"--config={here}/configs/workdir.py:{given.workdir or ''}", *argv[1:]]
     try:
         return app.parse_flags_with_usage(argv)
-    except (AttributeError, KeyError, TypeError, OSError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError, OSError) as error:
         sys.exit(f"error: {_one_line(error)}")
 
 

@@ -22,6 +22,7 @@ def get_config(category: str = "bottle") -> ConfigDict:
     config.data = dict(
         category=category,
         root="~/tensorflow_datasets/downloads/manual/mvtec_ad",
+        folder="",  # of good images, in place of root; see README
         image_size=256,
         crop=0,  # side of the random crops that are trained on; 0: whole images
         flip=True,  # training images, left to right
@@ -49,6 +50,8 @@ def get_config(category: str = "bottle") -> ConfigDict:
         optimizer=dict(fn="optax:adam", learning_rate=1e-3),
     )
     config.score = dict(fn="ae_jax.score:mean_squared", stride=32, smoothing=0.0)
+    # The share of good parts that may be called defective; held-out good images set the threshold.
+    config.threshold = dict(false_alarm_rate=0.05)
     # Pixel metrics at 256 x 256; 0: at each mask's own size.
     config.evaluation = dict(pixel_size=256)
     config.every = dict(log=20, save=100, pictures=100)  # steps

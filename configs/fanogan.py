@@ -20,6 +20,7 @@ def get_config(category: str = "bottle") -> ConfigDict:
     config.data = dict(
         category=category,
         root="~/tensorflow_datasets/downloads/manual/mvtec_ad",
+        folder="",  # of good images, in place of root; see README
         image_size=64,
         flip=True,  # training images, left to right
         rotation=0,  # turned by multiples of so many degrees, 90 or 180; 0: not
@@ -55,6 +56,8 @@ def get_config(category: str = "bottle") -> ConfigDict:
         optimizer=dict(adam),
     )
     config.score = dict(fn="fanogan_jax.score:residual", kappa=1.0)
+    # The share of good parts that may be called defective; held-out good images set the threshold.
+    config.threshold = dict(false_alarm_rate=0.05)
     # Pixel metrics at 256 x 256; 0: at each mask's own size.
     config.evaluation = dict(pixel_size=256)
     config.every = dict(log=20, save=200, pictures=200)  # steps

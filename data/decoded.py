@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-_FORMAT = 1
+_FORMAT = 2  # since 2: Pillow's resizing, the sizes of the files, pick_test
 
 
 class Images(NamedTuple):
@@ -22,6 +22,7 @@ class Images(NamedTuple):
     labels: np.ndarray  # int64 [N]; 0 good, 1 defective
     # bool [h, w] each, at the image's own size; None for a defective image without a mask.
     masks: list[np.ndarray | None]  # empty for training images
+    sizes: np.ndarray  # int64 [N, 2]; height and width of the files
 
 
 class Decoded(NamedTuple):
@@ -31,11 +32,15 @@ class Decoded(NamedTuple):
     digest: str  # SHA-256 of the source files; empty where the test images were not read
     train: Images
     test: Images
+    # Whether good test images are still to be picked from `train`: a folder of own images has them
+    # together (data/folder.py), and which are trained on depends on the seed.
+    pick_test: bool = False
 
 
 def no_images(size: int) -> Images:
     """A split without images, uint8 [0, size, size, 3]."""
-    return Images(np.zeros((0, size, size, 3), np.uint8), [], [], np.zeros(0, np.int64), [])
+    none = np.zeros(0, np.int64)
+    return Images(np.zeros((0, size, size, 3), np.uint8), [], [], none, [], none.reshape(0, 2))
 
 
 def write(path: str, decoded: Decoded) -> None:
@@ -49,6 +54,7 @@ def write(path: str, decoded: Decoded) -> None:
         "format": np.array(_FORMAT),
         "category": np.array(decoded.category),
         "digest": np.array(decoded.digest),
+        "pick_test": np.array(decoded.pick_test),
         "mask_sizes": sizes,
         "mask_bits": bits,
     }
@@ -57,6 +63,7 @@ def write(path: str, decoded: Decoded) -> None:
         arrays[f"{split}_paths"] = np.array(images.paths, dtype=np.str_)
         arrays[f"{split}_defects"] = np.array(images.defects, dtype=np.str_)
         arrays[f"{split}_labels"] = images.labels
+        arrays[f"{split}_sizes"] = images.sizes
     os.makedirs(os.path.dirname(path), exist_ok=True)
     temporary = f"{path}.{os.getpid()}.tmp"
     try:
@@ -74,24 +81,33 @@ def read(path: str, *, test: bool = True) -> Decoded:
 
     Raises:
       FileNotFoundError: there is no such file.
-      ValueError: it is no such file, or damaged.
+      ValueError: it is no such file, damaged, or of another version's format.
     """
     try:
         with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
             names = [name for name in archive if test or not name.startswith(("test_", "mask_"))]
             arrays = {name: archive[name] for name in names}
-        if arrays["format"] != _FORMAT:
-            raise ValueError(f"format {arrays['format']} is not {_FORMAT}")
-        category, train = str(arrays["category"]), _split(arrays, "train", [])
-        if not test:
-            return Decoded(category, "", train, no_images(train.images.shape[1]))
-        masks = _unpack(arrays["mask_sizes"], arrays["mask_bits"])
-        return Decoded(category, str(arrays["digest"]), train, _split(arrays, "test", masks))
+        if arrays["format"] == _FORMAT:
+            return _from(arrays, test)
+        found = str(arrays["format"])
     except FileNotFoundError:
         raise
     except Exception as error:  # a cut or altered ZIP file fails in many ways
         reason = " ".join(str(error).split())[:200]
         raise ValueError(f"{path} holds no decoded images ({reason}): delete it") from error
+    raise ValueError(
+        f"{path} was written by another version of this program (format {found}, not {_FORMAT}): "
+        "it is made anew from the images, where their folder is given"
+    )
+
+
+def _from(arrays: dict[str, np.ndarray], test: bool) -> Decoded:
+    category, digest = str(arrays["category"]), str(arrays["digest"])
+    train, pick_test = _split(arrays, "train", []), bool(arrays["pick_test"])
+    if not test:
+        return Decoded(category, "", train, no_images(train.images.shape[1]), pick_test)
+    masks = _unpack(arrays["mask_sizes"], arrays["mask_bits"])
+    return Decoded(category, digest, train, _split(arrays, "test", masks), pick_test)
 
 
 def _split(arrays: dict[str, np.ndarray], name: str, masks: list[np.ndarray | None]) -> Images:
@@ -101,6 +117,7 @@ def _split(arrays: dict[str, np.ndarray], name: str, masks: list[np.ndarray | No
         arrays[f"{name}_defects"].tolist(),
         arrays[f"{name}_labels"],
         masks,
+        arrays[f"{name}_sizes"],
     )
 
 

@@ -1,9 +1,11 @@
 """Image files to arrays, with Pillow: what is accepted, what is refused and for which reason.
 
 `H`, `W` are the image's own size; images are uint8 in [0, 255], masks bool (True = defective).
+Everything here may be called from several threads at once.
 """
 
 import io
+import stat
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -11,10 +13,23 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+KINDS = "PNG, JPEG, BMP, TIFF, WEBP or PPM"
 # What may be decoded, whatever a file is called: Pillow would hand an EPS file to Ghostscript.
-_FORMATS = ("PNG", "JPEG", "BMP", "TIFF")
-_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
+_FORMATS = ("PNG", "JPEG", "BMP", "TIFF", "WEBP", "PPM")
+_SUFFIXES = frozenset(".png .jpg .jpeg .bmp .tif .tiff .webp .ppm .pgm .pnm".split())
 _PNG_END = b"\0\0\0\0IEND\xaeB`\x82"
+_SHORTEST_SIDE = 8  # pixels; a smaller picture is an icon or a mistake, and no part can be seen
+_MOST_PIXELS = 2**30 // 12  # beyond it, Pillow warns of a decompression bomb
+_MOST_BYTES = 2**30  # more than that many pixels take, even of 16 bits and four channels
+
+# Pillow warns of odd metadata, which says nothing about the pixels. Not in a `catch_warnings` round
+# each call: that exchanges the filters of all threads, and would leave them exchanged.
+warnings.filterwarnings("ignore", module=r"PIL\.")
+
+
+def is_image_name(path: Path) -> bool:
+    """Whether a file's extension is one of an image, and the file not hidden."""
+    return not path.name.startswith(".") and path.suffix.lower() in _SUFFIXES
 
 
 def images_in(folder: Path) -> list[Path]:
@@ -24,7 +39,7 @@ def images_in(folder: Path) -> list[Path]:
     """
     if not folder.is_dir():
         return []
-    return sorted(path for path in folder.iterdir() if _is_image_name(path) and not path.is_dir())
+    return sorted(path for path in folder.iterdir() if is_image_name(path) and not path.is_dir())
 
 
 def images_below(folder: Path) -> list[Path]:
@@ -43,20 +58,12 @@ def read_image(path: Path) -> np.ndarray:
     what one image holds must not decide its brightness.
 
     Returns:
-      uint8 [H, W, 3] in [0, 255].
+      uint8 [H, W, 3] in [0, 255], H and W at least 8.
 
     Raises:
       ValueError: one line with the file and the reason, whatever is wrong with it.
     """
-    image = _decode(path)
-    try:
-        if image.mode == "F":
-            raise ValueError("floating-point pixels have no fixed range, save 8 or 16 bits")
-        if image.mode.startswith("I"):
-            return np.repeat(_to_8_bit(np.asarray(image))[..., None], 3, axis=-1)
-        return _colours(image)
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
+    return _read(path, _image)
 
 
 def read_mask(path: Path) -> np.ndarray:
@@ -68,15 +75,22 @@ def read_mask(path: Path) -> np.ndarray:
     Raises:
       ValueError: one line with the file and the reason, whatever is wrong with it.
     """
-    image = _decode(path)
-    # JPEG surrounds every edge with values a little above 0.
-    threshold = 127 if image.format == "JPEG" else 0
-    if image.mode[0] in "IF":
-        return np.asarray(image) > threshold
-    try:
-        return _colours(image).max(axis=-1) > threshold
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
+    return _read(path, _mask)
+
+
+def resize(image: np.ndarray, size: int) -> np.ndarray:
+    """Stretches uint8 [H, W, 3] to uint8 [size, size, 3], as every network sees an image.
+
+    Pillow's BILINEAR, antialiased where the image shrinks; one of that size stays as it is.
+    """
+    return _resize(image, size, size)
+
+
+def shrink(image: np.ndarray, longest: int) -> np.ndarray:
+    """uint8 [H, W, 3] at the same ratio, its longer side at most `longest`; never enlarged."""
+    height, width = image.shape[:2]
+    scale = min(longest / max(height, width), 1)
+    return _resize(image, max(round(height * scale), 1), max(round(width * scale), 1))
 
 
 def attempt(read: Callable[[Path], np.ndarray], path: Path, found: list[str]) -> np.ndarray | None:
@@ -107,26 +121,67 @@ def faults(image: Path, mask: Path | None, *, defective: bool) -> list[str]:
     return found
 
 
-def _is_image_name(path: Path) -> bool:
-    return not path.name.startswith(".") and path.suffix.lower() in _SUFFIXES
-
-
-def _decode(path: Path) -> Image.Image:
+def _read(path: Path, convert: Callable[[Image.Image], np.ndarray]) -> np.ndarray:
     try:
-        data = path.read_bytes()
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # odd metadata, which says nothing about the pixels
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            image = Image.open(io.BytesIO(data), formats=_FORMATS)
-            image.load()
-    except UnidentifiedImageError as error:
-        raise ValueError(f"{path}: not a readable PNG, JPEG, BMP or TIFF image") from error
+        return convert(_decode(_bytes(path)))
     except Exception as error:  # hostile bytes make Pillow raise nearly anything
         reason = " ".join(str(getattr(error, "strerror", None) or error).split())
         raise ValueError(f"{path}: {reason or type(error).__name__}") from error
+
+
+def _bytes(path: Path) -> bytes:
+    about = path.stat()
+    if not stat.S_ISREG(about.st_mode):  # to read a pipe might never end
+        raise ValueError("a folder" if stat.S_ISDIR(about.st_mode) else "no regular file")
+    if about.st_size > _MOST_BYTES:
+        raise ValueError(f"{about.st_size:,} bytes: too large, an image has at most 1 GiB")
+    return path.read_bytes()
+
+
+def _decode(data: bytes) -> Image.Image:
+    try:
+        image = Image.open(io.BytesIO(data), formats=_FORMATS)
+    except UnidentifiedImageError as error:
+        raise ValueError(_unreadable(data)) from error
+    if image.width * image.height > _MOST_PIXELS:
+        raise ValueError(
+            f"{image.width}x{image.height} px: too large, taken for a decompression bomb"
+        )
+    # The second picture in a JPEG file (MPO) is a camera's preview or depth of the first.
+    frames = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
+    if frames > 1:
+        raise ValueError(f"{frames} frames or pages: save each as a file of its own")
+    image.load()
     if image.format == "PNG" and _PNG_END not in data:  # Pillow decodes it without a word
-        raise ValueError(f"{path}: image file is truncated (no IEND at its end)")
+        raise ValueError("image file is truncated (no IEND at its end)")
     return image
+
+
+def _unreadable(data: bytes) -> str:
+    if data[:4] in (b"II*\0", b"MM\0*"):  # whole, perhaps: of a microscope or a spectral camera
+        return "a TIFF image that cannot be decoded: save 1, 3 or 4 channels of 8 bits, or 1 of 16"
+    return f"not a readable {KINDS} image"
+
+
+def _image(image: Image.Image) -> np.ndarray:
+    if min(image.size) < _SHORTEST_SIDE:
+        raise ValueError(
+            f"{image.width}x{image.height} px: too small, an image has sides of at least "
+            f"{_SHORTEST_SIDE} px"
+        )
+    if image.mode == "F":
+        raise ValueError("floating-point pixels have no fixed range, save 8 or 16 bits")
+    if image.mode.startswith("I"):
+        return np.repeat(_to_8_bit(np.asarray(image))[..., None], 3, axis=-1)
+    return _colours(image)
+
+
+def _mask(image: Image.Image) -> np.ndarray:
+    # JPEG and WEBP surround every edge with values a little above 0.
+    threshold = 127 if image.format in ("JPEG", "MPO", "WEBP") else 0
+    if image.mode[0] in "IF":
+        return np.asarray(image) > threshold
+    return _colours(image).max(axis=-1) > threshold
 
 
 def _to_8_bit(values: np.ndarray) -> np.ndarray:
@@ -140,3 +195,7 @@ def _colours(image: Image.Image) -> np.ndarray:
     if image.mode == "P" and "transparency" in image.info:
         image = image.convert("RGBA")  # what Pillow asks for before the transparency is dropped
     return np.asarray(image.convert("RGB"))
+
+
+def _resize(image: np.ndarray, height: int, width: int) -> np.ndarray:
+    return np.asarray(Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR))

@@ -4,7 +4,7 @@
                       test/good/*, test/<defect>/*      normal and defective images
                       ground_truth/<defect>/*_mask.png  what is defective in test/<defect>/*.png
 
-Images are PNG, JPEG, BMP or TIFF; other and hidden files are ignored.
+Images are PNG, JPEG, BMP, TIFF, WEBP or PPM; other and hidden files are ignored.
 """
 
 import hashlib
@@ -13,7 +13,7 @@ from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
 
-from data.images import faults, images_below, images_in
+from data.images import KINDS, faults, images_below, images_in
 
 CATEGORIES = tuple(
     "bottle cable capsule carpet grid hazelnut leather metal_nut pill screw tile toothbrush "
@@ -76,8 +76,8 @@ def scan_training(root: str | os.PathLike, category: str) -> list[Sample]:
     train = [_sample(path, folder, {}) for path in images_in(folder / "train" / "good")]
     if not train:
         raise ValueError(
-            f"No training images: {folder / 'train' / 'good'} holds no PNG, JPEG, BMP or TIFF "
-            "file; put the normal images there"
+            f"No training images: {folder / 'train' / 'good'} holds no {KINDS} file; put the "
+            "normal images there"
         )
     return train
 

@@ -17,8 +17,8 @@ from absl import logging
 from PIL import Image
 
 from data.decoded import Images
-from data.images import read_image, read_mask
-from data.layout import CATEGORIES, HOMEPAGE, LICENCE, Files, Sample, check, scan
+from data.images import read_image, read_mask, resize
+from data.layout import CATEGORIES, HOMEPAGE, LICENCE, Sample, check, scan
 from data.streaming import leave_accelerators
 
 
@@ -130,8 +130,9 @@ def read(builder: MvtecAd, split: str, samples: list[Sample], image_size: int) -
       OSError: the TFRecords are damaged.
     """
 
-    def resize(example: dict[str, Any]) -> dict[str, Any]:
-        return {**example, "image": _resize(example["image"], image_size)}
+    def resized(example: dict[str, Any]) -> dict[str, Any]:
+        image = example["image"]
+        return {**example, "image": resize(image, image_size), "size": image.shape[:2]}
 
     examples: list[dict[str, Any]] = []
     if samples:
@@ -141,10 +142,11 @@ def read(builder: MvtecAd, split: str, samples: list[Sample], image_size: int) -
                 decoders={"mask": tfds.decode.SkipDecoding()} if split == "train" else None,
                 read_config=tfds.ReadConfig(try_autocache=False),
             )
-            dataset = dataset.map(resize, num_parallel_calls=tf.data.AUTOTUNE)
-            examples = sorted(dataset.as_numpy_iterator(), key=lambda example: example["path"])
+            # One by one: the images as they are would not all fit.
+            examples = [resized(example) for example in dataset.as_numpy_iterator()]
         except (AssertionError, KeyError, ValueError, OSError, tf.errors.OpError) as error:
             raise _damaged(builder.data_dir, error) from error
+    examples.sort(key=lambda example: example["path"])
     return Images(
         np.array([example["image"] for example in examples], np.uint8).reshape(
             -1, image_size, image_size, 3
@@ -153,29 +155,8 @@ def read(builder: MvtecAd, split: str, samples: list[Sample], image_size: int) -
         [example["defect"].decode() for example in examples],
         np.array([example["label"] for example in examples], np.int64),
         [_mask(example) for example in examples] if split == "test" else [],
+        np.array([example["size"] for example in examples], np.int64).reshape(-1, 2),
     )
-
-
-def decode_training(samples: list[Sample], image_size: int) -> Images:
-    """Training images decoded from their files, without a copy: what `read` returns, to the bit.
-
-    Raises:
-      ValueError: as `check`.
-    """
-    leave_accelerators()
-    check(Files(samples, []))
-    return Images(
-        np.stack([_resize(read_image(sample.path), image_size).numpy() for sample in samples]),
-        [sample.name for sample in samples],
-        [sample.defect for sample in samples],
-        np.zeros(len(samples), np.int64),
-        [],
-    )
-
-
-def _resize(image: tf.Tensor, size: int) -> tf.Tensor:
-    image = tf.image.resize(image, [size] * 2, antialias=True)
-    return tf.cast(tf.round(image), tf.uint8)
 
 
 def _mask(example: dict[str, Any]) -> np.ndarray | None:

@@ -1,10 +1,9 @@
 """A category's images in memory, and batches of them.
 
 `N` images, resized to `S`x`S` once and kept as uint8; a batch is float32 in [-1, 1]. TensorFlow is
-imported only to decode files, which is done once, and to stream batches.
+imported only to prepare MVTec AD, which is done once, and to stream batches.
 """
 
-import contextlib
 import os
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
@@ -12,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from absl import logging
 
-from data import decoded, layout, sampling
+from data import sampling, sources
 from data.decoded import Decoded, Images
 
 # batches(dims, seed, first_step, process=(index, count)) -> images [*dims, S, S, 3], endless
@@ -37,48 +36,53 @@ def load(
     seed: int = 0,
     data_dir: str | os.PathLike = "~/tensorflow_datasets",
     test: bool = True,
+    folder: str | os.PathLike = "",
 ) -> Splits:
     """Reads a category; the first time, checks all its files and writes decoded copies of them.
 
-    The copies are TFRecords and, in `data_dir/decoded/`, one `.npz` of the resized images, which
-    every later run reads without TensorFlow. One made from other files is made anew.
+    The copies are, in `data_dir/decoded/`, one `.npz` of the resized images, which every later run
+    reads without TensorFlow, and, but of `folder`, TFRecords. Those of other files are made anew.
+
+    Of the good images in a `folder` with bad/ (data/folder.py), as many again as are held out are
+    tested with, and not trained on: a threshold is judged on images that it does not come from.
 
     Args:
-      category: one of the 15, or any folder of the same layout under `root`.
+      category: one of the 15, or any folder of the same layout under `root`; with `folder`, the
+        name of the product.
       root: the folder that holds the categories' folders, only read; or such an `.npz` itself,
         where the images are not at hand.
       image_size: the side to which images are resized (antialiased, as Pillow's BILINEAR).
       calibration: the share of the training images held out, chosen by `seed`; at least one if it
         is not 0, never all.
-      seed: of the held-out images.
+      seed: of the held-out images, and of the good test images of a `folder`.
       data_dir: where the copies go.
-      test: whether to read the test set. Without it no file of test/ and ground_truth/ is listed
-        or opened; a copy of all files can then neither be checked nor made, so that the training
-        images of a folder are decoded each time. `test` is empty, `train` and `calibration` are
-        the same to the bit.
+      test: whether to read the test set. Without it no file of test/, ground_truth/ and bad/ is
+        listed or opened; a copy of all files can then neither be checked nor made, so that the
+        training images of a folder are decoded each time. `test` is empty, `train` and
+        `calibration` are the same to the bit.
+      folder: a folder of good images and nothing else, or of good/ and bad/; `root` is not read.
 
     Raises:
       ValueError: unknown category, bad files, a share or a size that makes no sense, an `.npz` of
         other images.
-      FileNotFoundError: one of the 15 categories that is not there.
-      OSError: the TFRecords cannot be written, or are damaged; TensorFlow is missing.
+      FileNotFoundError: `folder`, or one of the 15 categories, is not there.
+      OSError: a folder cannot be listed; the TFRecords cannot be written, or are damaged;
+        TensorFlow is missing.
     """
     if image_size < 1 or not 0 <= calibration < 1:
         raise ValueError(
             f"image_size {image_size} must be at least 1, calibration {calibration} in [0, 1)"
         )
-    root = os.path.expanduser(root)
-    if os.path.isfile(root):
-        images = _of(root, category, image_size, test)
-    elif not test:
-        images = _decode_training(category, root, image_size)
+    root, folder, data_dir = (os.path.expanduser(os.fspath(at)) for at in (root, folder, data_dir))
+    if folder:
+        images = sources.from_folder(category, folder, image_size, data_dir, test=test)
+    elif os.path.isfile(root):
+        images = sources.from_copy(root, category, image_size, test=test)
     else:
-        images = _decode_once(category, root, image_size, os.path.expanduser(data_dir))
-    _warn_of_missing_masks(images.test)
-    trained, held_out = sampling.held_out(seed, len(images.train.paths), calibration)
-    return Splits(
-        _take(images.train, trained), _take(images.train, held_out), images.test, images.digest
-    )
+        images = sources.from_layout(category, root, image_size, data_dir, test=test)
+    if not images.pick_test:  # own images have no masks
+        _warn_of_missing_masks(images.test)
+    return _split(images, seed, calibration, test)
 
 
 def train_draws(images: np.ndarray, *, flip: bool, crop: int, rotation: int = 0) -> sampling.Draws:
@@ -116,7 +120,7 @@ def train_batches(images: np.ndarray, *, flip: bool, crop: int = 0, rotation: in
     def batches(
         dims: tuple[int, ...], seed: int, first_step: int, process: tuple[int, int] = (0, 1)
     ) -> Iterator[np.ndarray]:
-        with _tensorflow_to("stream batches"):
+        with sources.tensorflow_to("stream batches"):
             from data import streaming
         return streaming.stream(images, draws, crop, dims, seed, first_step, process)
 
@@ -129,71 +133,33 @@ def eval_batches(images: np.ndarray, batch_size: int) -> Iterator[np.ndarray]:
         yield sampling.scale(images[start : start + batch_size])
 
 
-def _of(path: str, category: str, image_size: int, test: bool) -> Decoded:
-    """The decoded copy that the user names, held against what the config asks for."""
-    images = decoded.read(path, test=test)
-    side = images.train.images.shape[1]
-    if (images.category, side) != (category, image_size):
-        raise ValueError(
-            f"{path} holds {images.category} at {side} px, not {category} at {image_size} px: "
-            "name the folder of the images, or another file"
-        )
-    return images
+def _split(images: Decoded, seed: int, calibration: float, test: bool) -> Splits:
+    trained, held_out = sampling.held_out(seed, len(images.train.paths), calibration)
+    tested = images.test
+    if images.pick_test:
+        if calibration >= 0.5:
+            raise ValueError(
+                f"calibration {calibration} leaves nothing to train on, since with bad/ as many "
+                "images again are tested with: choose less than 0.5"
+            )
+        trained, picked = sampling.picked_for_test(seed, trained, len(held_out))
+        if test:
+            tested = _with_good(tested, _take(images.train, picked))
+    return Splits(
+        _take(images.train, trained), _take(images.train, held_out), tested, images.digest
+    )
 
 
-def _decode_once(category: str, root: str, image_size: int, data_dir: str) -> Decoded:
-    """The decoded copy where it was made from these files, else a new one."""
-    files = layout.scan(root, category)
-    digest = layout.digest(files)
-    path = os.path.join(data_dir, "decoded", f"{category}_{image_size}px.npz")
-    if found := _up_to_date(path, category, digest, image_size):
-        return found
-    with _tensorflow_to("decode images for the first time"):
-        from data import mvtec_ad
-    builder = mvtec_ad.prepare(category, root, os.path.join(data_dir, digest[:16]))
-    train = mvtec_ad.read(builder, "train", files.train, image_size)
-    test = mvtec_ad.read(builder, "test", files.test, image_size)
-    images = Decoded(category, digest, train, test)
-    try:
-        decoded.write(path, images)
-        logging.info("Wrote the decoded images to %s: with it, no TensorFlow is needed.", path)
-    except OSError as error:
-        logging.warning("The decoded images are not kept: %s", error)
-    return images
-
-
-def _decode_training(category: str, root: str, image_size: int) -> Decoded:
-    samples = layout.scan_training(root, category)
-    with _tensorflow_to("decode images"):
-        from data import mvtec_ad
-    train = mvtec_ad.decode_training(samples, image_size)
-    return Decoded(category, "", train, decoded.no_images(image_size))
-
-
-def _up_to_date(path: str, category: str, digest: str, image_size: int) -> Decoded | None:
-    try:
-        found = decoded.read(path)
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError) as error:
-        logging.warning("Decoding the images anew: %s", error)
-        return None
-    shape = found.train.images.shape
-    if (found.category, found.digest, shape[1:3]) == (category, digest, (image_size,) * 2):
-        return found
-    logging.info("The images are not those of %s: decoding them anew.", path)
-    return None
-
-
-@contextlib.contextmanager
-def _tensorflow_to(purpose: str) -> Iterator[None]:
-    try:
-        yield
-    except ImportError as error:
-        raise OSError(
-            f"TensorFlow is needed to {purpose} and cannot be imported ({error}): install "
-            "requirements.txt, or name a decoded .npz from another machine as config.data.root"
-        ) from error
+def _with_good(bad: Images, good: Images) -> Images:
+    """Both, by name: bad/... and good/...; nothing in a good image is defective."""
+    return Images(
+        np.concatenate([bad.images, good.images]),
+        bad.paths + good.paths,
+        bad.defects + good.defects,
+        np.concatenate([bad.labels, good.labels]),
+        bad.masks + [np.zeros(size, bool) for size in good.sizes],
+        np.concatenate([bad.sizes, good.sizes]),
+    )
 
 
 def _take(images: Images, indices: np.ndarray) -> Images:
@@ -203,6 +169,7 @@ def _take(images: Images, indices: np.ndarray) -> Images:
         [images.defects[index] for index in indices],
         images.labels[indices],
         [],
+        images.sizes[indices],
     )
 
 

@@ -17,7 +17,7 @@ Draw = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 Draws = Callable[..., Iterator[Draw]]
 
 # Independent random streams of one seed.
-_ORDER, _FLIPS, _HELD_OUT, _CORNERS, _TURNS = range(5)
+_ORDER, _FLIPS, _HELD_OUT, _CORNERS, _TURNS, _TESTED = range(6)
 
 
 def scale(pixels: np.ndarray) -> np.ndarray:
@@ -36,6 +36,13 @@ def held_out(seed: int, num_images: int, share: float) -> tuple[np.ndarray, np.n
     """
     order = np.random.default_rng((seed, _HELD_OUT)).permutation(num_images)
     count = min(max(round(num_images * share), 1), num_images - 1) if share else 0
+    return np.sort(order[count:]), np.sort(order[:count])
+
+
+def picked_for_test(seed: int, indices: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """`indices` [N] without, and those of, `count` images to test with; both sorted, never all."""
+    order = np.random.default_rng((seed, _TESTED)).permutation(indices)
+    count = min(count, len(indices) - 1)
     return np.sort(order[count:]), np.sort(order[:count])
 
 

@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
-from data.images import attempt, images_in, read_image
+from data.images import KINDS, attempt, read_image
+from data.tree import images_of
 
 
 def load(folder: str | os.PathLike, side: int) -> np.ndarray:
@@ -17,7 +18,7 @@ def load(folder: str | os.PathLike, side: int) -> np.ndarray:
     or 1.1 GB at 256 px, which lie on every device.
 
     Args:
-      folder: holds PNG, JPEG, BMP or TIFF files, at any depth; is only read.
+      folder: holds PNG, JPEG, BMP, TIFF, WEBP or PPM files, at any depth; is only read.
       side: S, to which the squares are resized.
 
     Raises:
@@ -27,12 +28,11 @@ def load(folder: str | os.PathLike, side: int) -> np.ndarray:
     root = Path(folder).expanduser()
     if not root.is_dir():
         raise ValueError(f"corruption.textures: {root} is no folder: name one that holds images")
-    folders = [root, *sorted(path for path in root.rglob("*") if path.is_dir())]
-    paths = [path for each in folders if not _hidden(each, root) for path in images_in(each)]
+    paths = images_of(root)
     if not paths:
         raise ValueError(
-            f"corruption.textures: {root} holds no PNG, JPEG, BMP or TIFF file: put images there, "
-            "or leave corruption.textures empty"
+            f"corruption.textures: {root} holds no {KINDS} file: put images there, or leave "
+            "corruption.textures empty"
         )
     bad: list[str] = []
     squares = [attempt(partial(_square, side=side), path, bad) for path in paths]
@@ -41,10 +41,6 @@ def load(folder: str | os.PathLike, side: int) -> np.ndarray:
             f"corruption.textures: {len(bad)} bad files, repair or remove them: {'; '.join(bad)}"
         )
     return np.stack([square for square in squares if square is not None])
-
-
-def _hidden(folder: Path, root: Path) -> bool:
-    return any(part.startswith(".") for part in folder.relative_to(root).parts)
 
 
 def _square(path: Path, side: int) -> np.ndarray:

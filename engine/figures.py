@@ -4,9 +4,7 @@
 those of Okabe and Ito, which colour-blind readers can tell apart; line styles differ as well.
 """
 
-import itertools
 import math
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -18,16 +16,17 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from sklearn import metrics
 
+from engine.heat import HEAT, SCALE, overlay, resize
 from engine.logs import to_pixels
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 STYLES = ("-", "--", "-.", ":")
 GREY = "#6B6B6B"
 DPI = 150
-HEAT = "inferno"  # its lightness grows with the value: readable in grey, and colour-blind safe
+EXAMPLES_DPI = 100  # a page holds many of them
 NOT_METRICS = ("stage", "step", "steps_per_second", "seconds")
 # Inches on a page of examples: a picture with its gap, without, its caption; titles; colour bar.
-CELL, SIDE, CAPTION, MARGIN, HEAD, SCALE = 2.0, 1.92, 0.34, 0.15, 1.0, 1.3
+CELL, SIDE, CAPTION, MARGIN, HEAD, BAR = 2.0, 1.92, 0.34, 0.15, 1.0, 1.3
 MAP = "anomaly map"
 Scores = Mapping[str, np.ndarray]  # by name, float [N]
 
@@ -35,18 +34,6 @@ Scores = Mapping[str, np.ndarray]  # by name, float [N]
 def plain(text: str) -> str:
     """At most 64 characters of `text`, with ? for those that matplotlib's own font may lack."""
     return "".join(c if c.isprintable() and ord(c) < 0x250 else "?" for c in text[:64])
-
-
-def safe_names(names: Sequence[str]) -> dict[str, str]:
-    """Name -> file name of A-Z, a-z, 0-9, _ and - alone, different also where case is ignored."""
-    taken: set[str] = set()
-    safe = {}
-    for name in names:
-        stem = re.sub("[^A-Za-z0-9_-]", "_", name)[:64]
-        choices = (f"{stem}_{i}" if i else stem for i in itertools.count())
-        safe[name] = next(choice for choice in choices if choice.lower() not in taken)
-        taken.add(safe[name].lower())
-    return safe
 
 
 def roc(path: str, labels: np.ndarray, scores: Scores, title: str) -> None:
@@ -63,10 +50,20 @@ def precision_recall(path: str, labels: np.ndarray, scores: Scores, title: str) 
     figure.savefig(path)
 
 
-def histogram(path: str, labels: np.ndarray, scores: np.ndarray, title: str) -> None:
-    """How the image scores of good and defective images are spread, in shared bins."""
+def histogram(
+    path: str,
+    labels: np.ndarray,
+    scores: np.ndarray,
+    held_out: np.ndarray,
+    threshold: float,
+    title: str,
+) -> None:
+    """How the image scores of good, defective and held-out good images are spread."""
     figure = Figure(figsize=(6.4, 4.2), dpi=DPI, layout="constrained")
-    draw_histogram(figure.add_subplot(), labels, scores, title)
+    axes = figure.add_subplot()
+    label = f"threshold {threshold:.4g}"
+    axes.axvline(threshold, color="black", linewidth=1.6, linestyle="--", label=label)
+    draw_histogram(axes, labels, scores, title, held_out)
     figure.savefig(path)
 
 
@@ -99,13 +96,20 @@ def draw_precision_recall(
     _legend(axes)
 
 
-def draw_histogram(axes: Axes, labels: np.ndarray, scores: np.ndarray, title: str) -> None:
-    """Draws what `histogram` shows into `axes`; there must be scores."""
-    bins = np.histogram_bin_edges(scores, bins=30)
-    for value, name, hatch in ((0, "good", ""), (1, "defective", "////")):
-        if (mine := scores[labels == value]).size:
+def draw_histogram(
+    axes: Axes, labels: np.ndarray, scores: np.ndarray, title: str, held_out: Any = ()
+) -> None:
+    """Draws a group per label into `axes`, in shared bins, and one of the scores `held_out`."""
+    bins = np.histogram_bin_edges([*scores, *held_out], bins=30)
+    groups = (
+        ("good", scores[labels == 0], ""),
+        ("defective", scores[labels == 1], "////"),
+        ("held-out good", np.asarray(held_out), "...."),
+    )
+    for colour, (name, mine, hatch) in zip(COLOURS, groups, strict=False):
+        if mine.size:
             bars = axes.stairs(np.histogram(mine, bins)[0], bins, fill=True, hatch=hatch)
-            bars.set(facecolor=COLOURS[value] + "66", edgecolor=COLOURS[value], linewidth=1.4)
+            bars.set(facecolor=f"{colour}66", edgecolor=colour, linewidth=1.4)
             bars.set_label(f"{name} ({mine.size} images)")
     axes.set(xlabel="image score (higher = more anomalous)", ylabel="images")
     axes.set_title(plain(title), fontsize=11, loc="left", parse_math=False)
@@ -174,8 +178,8 @@ def examples(
     if reconstructions is not None:
         columns["reconstruction"] = list(to_pixels(reconstructions))
     columns |= {MAP: list(images), "mask": masks}
-    size = (CELL * len(columns) + SCALE, (CELL + CAPTION) * len(captions) + HEAD)
-    figure = Figure(figsize=size, dpi=DPI)
+    size = (CELL * len(columns) + BAR, (CELL + CAPTION) * len(captions) + HEAD)
+    figure = Figure(figsize=size, dpi=EXAMPLES_DPI)
     for text, font, down in ((title, 12, 0.25), (note, 9, 0.48)):
         left, bottom = MARGIN / size[0], 1 - down / size[1]
         figure.text(left, bottom, plain(text), fontsize=font, va="center", parse_math=False)
@@ -199,21 +203,22 @@ def _box(figure: Figure, left: float, top: float, width: float) -> Axes:
 
 def _scale(figure: Figure, map_max: float) -> None:
     """The colour bar, right of the first row."""
-    axes = _box(figure, figure.get_size_inches()[0] - SCALE + 0.2, 0, 0.14)
+    axes = _box(figure, figure.get_size_inches()[0] - BAR + 0.2, 0, 0.14)
     heat = ScalarMappable(Normalize(0, map_max), HEAT)
     figure.colorbar(heat, cax=axes, extend="max", ticks=MaxNLocator(4), format="{x:.3g}")
-    axes.set_ylabel("same scale for all pictures", fontsize=8)
+    axes.axhline(map_max / SCALE, color="white", linewidth=1)
+    axes.set_ylabel("same for all pictures; coloured above the line", fontsize=8)
     axes.tick_params(labelsize=8)
 
 
 def draw_picture(
     axes: Axes,
     picture: np.ndarray | None,
-    heat: np.ndarray | None,
+    anomaly: np.ndarray | None,
     map_max: float,
     missing: str = "no mask",
 ) -> None:
-    """Draws a picture, and over it in grey a float map `heat` [h, w] coloured from 0 to `map_max`.
+    """Draws a picture, or what `engine.heat.overlay` makes of it and of a float map [h, w].
 
     `picture` is bool [H, W] or uint8 [H, W, 3]; for None it says what is `missing`.
     """
@@ -222,15 +227,9 @@ def draw_picture(
     if picture is None:
         axes.text(0.5, 0.5, missing, ha="center", va="center", color=GREY, fontsize=10)
         return
-    if heat is None:
-        axes.imshow(picture, cmap="gray", vmin=0, vmax=1 if picture.dtype == bool else 255)
-        return
-    # Grey beneath, so that every colour is the map's; what the map finds covers it.
-    height, width = picture.shape[:2]
-    axes.imshow(picture.mean(axis=-1), cmap="gray", vmin=0, vmax=255)
-    alpha = 0.25 + 0.6 * np.clip(heat / map_max, 0, 1)
-    extent = (-0.5, width - 0.5, height - 0.5, -0.5)
-    axes.imshow(heat, cmap=HEAT, vmin=0, vmax=map_max, alpha=alpha, extent=extent)
+    if anomaly is not None:
+        picture = overlay(picture, resize(anomaly, picture.shape[:2]), map_max)
+    axes.imshow(picture, cmap="gray", vmin=0, vmax=1 if picture.dtype == bool else 255)
 
 
 def _square(axes: Axes, title: str, xlabel: str, ylabel: str) -> None:

@@ -1,25 +1,32 @@
 """Building blocks of the pages: tables as HTML, Markdown and JSON, pictures, a self-contained page.
 
 A table is one value with three renderings, so that the three files of a comparison cannot differ.
-All text is escaped here, since names of folders and files come from anywhere.
+All text is escaped here, since names of folders and files come from anywhere. A page asks for
+nothing outside itself, and forbids it to the browser.
 """
 
 import base64
+import hashlib
 import html
 import re
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 _HEAD = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><title>{title}</title><style>
-body {{ font: 15px/1.45 system-ui, sans-serif; max-width: {width}; margin: 2em auto; color: #222 }}
+<html lang="en"><head><meta charset="utf-8">
+<meta http-equiv="Content-Security-Policy"
+ content="default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src {allowed}">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{title}</title><style>
+body {{ font: 15px/1.45 system-ui, sans-serif; max-width: {width}; margin: 2em auto; color: #222;
+ padding: 0 1em }}
 h2 {{ margin-top: 2em; border-bottom: 1px solid #ccc }}
 table {{ border-collapse: collapse; font-variant-numeric: tabular-nums }}
 th, td {{ padding: .25em 1em .25em 0; text-align: left; border-bottom: 1px solid #e4e4e4 }}
 img {{ max-width: 100%; display: block; margin: 1em 0 }}
 p, figcaption {{ max-width: 50em }} figure {{ margin: 1em 0 }}
 p.note, figcaption {{ color: #555; font-size: 13px; margin: .3em 0 }}
-</style></head><body>
+{style}</style></head><body>
 """
 # What Markdown reads as markup; an underscore within a word it leaves alone.
 _MARKUP = re.compile(r"[\\|`*\[\]<>&~]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])")
@@ -117,10 +124,15 @@ def _plain(cell: Cell) -> Any:
     return cell._asdict() if isinstance(cell, Interval | Spread) else cell
 
 
+def data_uri(picture: bytes, kind: str = "png") -> str:
+    """An address that holds the picture file itself."""
+    return f"data:image/{kind};base64,{base64.b64encode(picture).decode()}"
+
+
 def section(title: str, pictures: Sequence[tuple[bytes, str]], about: str = "") -> str:
     """PNG files and their captions under a heading, as part of the page; '' without any."""
     figures = [
-        f'<figure><img src="data:image/png;base64,{base64.b64encode(png).decode()}" alt="">'
+        f'<figure><img src="{data_uri(png)}" alt="">'
         f"<figcaption>{escape(caption)}</figcaption></figure>"
         for png, caption in pictures
     ]
@@ -128,10 +140,19 @@ def section(title: str, pictures: Sequence[tuple[bytes, str]], about: str = "") 
     return "\n".join([head, *figures]) if figures else ""
 
 
-def document(title: str, body: Sequence[str], width: str = "62em") -> str:
-    """A whole page of the parts in `body` that are not ''; `width` is CSS, the most it takes."""
-    parts = "\n".join(filter(None, body))
-    return _HEAD.format(title=escape(title), width=width) + parts + "\n</body></html>\n"
+def document(
+    title: str, body: Sequence[str], width: str = "62em", style: str = "", script: str = ""
+) -> str:
+    """A whole page of the parts in `body` that are not ''.
+
+    `width` is CSS, the most it takes; `style` more CSS; `script` the only JavaScript that browsers
+    run on it.
+    """
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    allowed = f"'sha256-{digest}'" if script else "'none'"
+    head = _HEAD.format(title=escape(title), width=width, style=style, allowed=allowed)
+    parts = [*filter(None, body), f"<script>{script}</script>" if script else ""]
+    return head + "\n".join(parts) + "\n</body></html>\n"
 
 
 def markdown_document(title: str, tables: Sequence[Table]) -> str:

@@ -9,36 +9,23 @@ import io
 import itertools
 import json
 import os
+import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from absl import logging
 
-from engine import figures, page
-from engine.logs import PREVIEW, duration, write_text
+from engine import figures, gallery, page, report_tables
+from engine.gallery import Scored
+from engine.logs import PREVIEW, write_text
+from engine.threshold import Threshold
 
 EXAMPLES = 6
 FORMULA = ("=", "+", "-", "@", "\t", "\r")  # a spreadsheet would run a cell that begins so
 
 Draw = Callable[..., None]
 Pictures = dict[str, str]  # file name -> what the picture shows
-_HEADINGS = ("AUROC", "average precision", "prevalence")
-_PRO = ("AU-PRO", "up to a false-positive rate of")
-
-
-class Scored(NamedTuple):
-    """The test images and what a method said about them, in one order."""
-
-    paths: Sequence[str]  # N, as the reader knows the images
-    defects: Sequence[str]  # N, 'good' or the defect's type
-    labels: np.ndarray  # int [N], 1 = defective
-    images: np.ndarray  # uint8 [N, H, W, 3]
-    masks: Sequence[np.ndarray | None]  # N of bool [h, w], all False for good; None: missing
-    scores: np.ndarray  # float [N]
-    terms: Mapping[str, np.ndarray]  # the parts of the score: float [N] each
-    maps: np.ndarray  # float32 [N, H, W]
-    reconstructions: np.ndarray | None  # float32 [N, H, W, 3] in [-1, 1]
 
 
 def write_json(path: str, value: Any) -> None:
@@ -82,43 +69,85 @@ def write_report(
     folder: str,
     *,
     scored: Scored,
+    held_out: Scored,
     results: Mapping[str, Any],
     history: Sequence[Mapping[str, Any]],
-    map_max: float,
+    threshold: Threshold,
 ) -> None:
-    """Writes index.html and its pictures into `folder`: curves, histogram, examples per defect.
+    """Writes index.html, one self-contained page, into `folder`, and the pictures in it beside it.
 
     A curve that needs both classes, or a history, is left out without, and the log says why.
 
     Args:
       folder: made if it is not there.
-      scored: the test set; its scores and maps must be finite.
+      scored: the test set, which may be empty; its scores and maps must be finite.
+      held_out: the good images that set the threshold; shown in place of an empty test set.
       results: method, category, counts {name: int}, image, image_terms {name: metrics}, per_defect,
-        pixel (metrics as engine.metrics gives them), steps {stage: int}, seconds {stage: float},
-        versions {package: str}, devices. What is missing is not shown.
+        pixel (metrics as engine.metrics gives them), threshold and at_threshold (as
+        engine.threshold's `content` and `rates`), score and checks {name: value}, steps
+        {stage: int}, seconds {stage: float}, versions {package: str}, devices. What is missing is
+        not shown.
       history: the lines of metrics.jsonl.
-      map_max: the top of the one colour scale of all anomaly maps, > 0.
+      threshold: between good and defective; its `map_max` is the top of the one colour scale of
+        all anomaly maps.
 
     Raises:
       ValueError: map_max is not a positive number.
     """
-    if not (np.isfinite(map_max) and map_max > 0):
-        raise ValueError(f"map_max={map_max}: the colour scale needs a positive number")
+    if not (np.isfinite(threshold.map_max) and threshold.map_max > 0):
+        raise ValueError(f"map_max={threshold.map_max}: the colour scale needs a positive number")
     os.makedirs(folder, exist_ok=True)
     subject = ", ".join(str(results[key]) for key in ("method", "category") if key in results)
-    curves = _write_curves(folder, scored, history, subject)
-    examples = _write_examples(folder, scored, map_max, subject)
+    curves = _write_curves(folder, scored, held_out, history, threshold, subject)
+    examples = _write_examples(folder, scored, threshold.map_max, subject)
     inputs = {
         name: f"what stage {name.removeprefix(PREVIEW).removesuffix('.png')} is trained on"
         for name in sorted(os.listdir(folder))
         if name.startswith(PREVIEW)
     }
-    page_text = _page(results, subject, inputs, curves, examples)
-    write_text(os.path.join(folder, "index.html"), page_text)
+    body = [
+        f"<h1>{page.escape(subject)}</h1>",
+        report_tables.verdict(results),
+        *report_tables.promise(results),
+        _section("Curves", folder, curves),
+        *_images(scored, held_out, threshold),
+        *report_tables.metrics(results),
+        _section("Trained on", folder, inputs),
+        _section("Examples", folder, examples),
+        *report_tables.made(results),
+    ]
+    style = report_tables.STYLE + gallery.STYLE
+    text = page.document(subject, body, width="66em", style=style, script=gallery.SCRIPT)
+    write_text(os.path.join(folder, "index.html"), text)
+
+
+def _images(scored: Scored, held_out: Scored, threshold: Threshold) -> list[str]:
+    """The mistakes and all test images, or, without any, the held-out images."""
+    if len(scored.paths):
+        title = "All test images, by score"
+        about = (
+            "Highest, so most anomalous, first. Beside each image, in colours, where its anomaly "
+            "map is higher than that of any held-out good image."
+        )
+        return [
+            *gallery.mistakes(scored, threshold),
+            *gallery.thumbnails(scored, threshold, title, about),
+        ]
+    about = (
+        "There are no test images, so how often defects are missed is not known. These good images "
+        "were not trained on, but they set the threshold: how many of them lie above it is no "
+        "measure of false alarms."
+    )
+    return gallery.thumbnails(held_out, threshold, "The held-out good images, by score", about)
 
 
 def _write_curves(
-    folder: str, scored: Scored, history: Sequence[Mapping[str, Any]], subject: str
+    folder: str,
+    scored: Scored,
+    held_out: Scored,
+    history: Sequence[Mapping[str, Any]],
+    threshold: Threshold,
+    subject: str,
 ) -> Pictures:
     """Draws what there is to draw."""
     labels, scores = np.asarray(scored.labels), np.asarray(scored.scores)
@@ -137,8 +166,8 @@ def _write_curves(
     draw("roc.png", "ROC curve", one_class, figures.roc, labels, named)
     heading = "Precision and recall"
     draw("precision_recall.png", heading, one_class, figures.precision_recall, labels, named)
-    missing = "" if labels.size else "there are no test images"
-    draw("histogram.png", "Image scores", missing, figures.histogram, labels, scores)
+    groups = (labels, scores, np.asarray(held_out.scores), threshold.threshold)
+    draw("histogram.png", "Image scores", "", figures.histogram, *groups)
     missing = "" if history else "there is no training history"
     draw("training_curves.png", "Training", missing, figures.training_curves, history)
     return shown
@@ -149,7 +178,7 @@ def _write_examples(folder: str, scored: Scored, map_max: float, subject: str) -
     defects = np.asarray(scored.defects, dtype=object)
     scores, made = np.asarray(scored.scores), scored.reconstructions
     shown: Pictures = {}
-    for defect, safe in figures.safe_names(sorted(set(scored.defects))).items():
+    for defect, safe in safe_names(sorted(set(scored.defects))).items():
         ranked = np.flatnonzero(defects == defect)
         ranked = ranked[np.argsort(scores[ranked], kind="stable")]
         places = np.linspace(0, ranked.size - 1, min(EXAMPLES, ranked.size)).round().astype(int)
@@ -175,76 +204,22 @@ def _caption(scored: Scored, i: int) -> str:
     return f"score {scored.scores[i]:.4g}     {name[-40:]}"
 
 
-def _page(
-    results: Mapping[str, Any],
-    subject: str,
-    inputs: Pictures,
-    curves: Pictures,
-    examples: Pictures,
-) -> str:
-    """The whole of index.html."""
-    scores = {"image score": results.get("image", {}), **results.get("image_terms", {})}
-    prevalence = {"prevalence": scores["image score"].get("prevalence")}
-    scores = {name: prevalence | entry for name, entry in scores.items()}
-    counts = [[name.replace("_", " "), n] for name, n in results.get("counts", {}).items()]
-    maps = {entry["resolution"]: entry for entry in [results.get("pixel")] if entry}
-    measured = ["auroc", "average_precision", "prevalence"]
-    pixel = [*measured, "au_pro", "au_pro_limit"]
-    made_with = {**results.get("versions", {}), "devices": results.get("devices", "not recorded")}
-    training = [
-        [stage, steps, duration(results.get("seconds", {}).get(stage, 0.0))]
-        for stage, steps in results.get("steps", {}).items()
-    ]
-    body = [
-        f"<h1>{page.escape(subject)}</h1>",
-        _table("Images", ["", "number"], counts),
-        _table("Image scores", ["score", *_HEADINGS], _rows(scores, measured)),
-        _table(
-            "Image scores by defect type, each against all good images",
-            ["defect", *_HEADINGS, "images"],
-            _rows(results.get("per_defect", {}), [*measured, "count"]),
-        ),
-        _table(
-            "Anomaly maps, pixel by pixel", ["resolution", *_HEADINGS, *_PRO], _rows(maps, pixel)
-        ),
-        *_values("Score settings chosen on made-up defects", results.get("score", {})),
-        *_values("Checks on held-out normal images", results.get("checks", {})),
-        _figures("Trained on", inputs),
-        _figures("Curves", curves),
-        _figures("Examples", examples),
-        _table("Training", ["stage", "steps", "time"], training),
-        _table("Software and devices", ["", "version"], list(made_with.items())),
-    ]
-    return page.document(subject, body)
+def _section(title: str, folder: str, pictures: Pictures) -> str:
+    """The pictures as part of the page; '' without any."""
+    drawn = []
+    for name, caption in pictures.items():
+        with open(os.path.join(folder, name), "rb") as file:
+            drawn.append((file.read(), caption))
+    return page.section(title, drawn)
 
 
-def _values(title: str, values: Mapping[str, Any]) -> list[str]:
-    """A table of named values, where there are some."""
-    rows = [
-        [name.replace("_", " "), f"{value:.4g}" if isinstance(value, float) else str(value)]
-        for name, value in values.items()
-    ]
-    return [_table(title, ["", "value"], rows)] if rows else []
-
-
-def _rows(entries: Mapping[str, Mapping[str, Any]], keys: Sequence[str]) -> list[list[str]]:
-    """A row per entry; the reason why metrics are not available is told once in it."""
-    rows = []
-    for name, entry in entries.items():
-        reason = f"not available: {entry.get('reason', 'no reason was recorded')}"
-        absent = itertools.chain([reason], itertools.repeat(page.NONE))
-        rows.append([name, *(_number(entry.get(key)) or next(absent) for key in keys)])
-    return rows
-
-
-def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:.4f}" if isinstance(value, float) else str(value)
-
-
-def _table(title: str, header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
-    return page.to_html(page.Table(title, header, rows))
-
-
-def _figures(title: str, pictures: Pictures) -> str:
-    images = [f'<img src="{name}" alt="{page.escape(text)}">' for name, text in pictures.items()]
-    return "\n".join([f"<h2>{page.escape(title)}</h2>", *images]) if images else ""
+def safe_names(names: Sequence[str]) -> dict[str, str]:
+    """Name -> file name of A-Z, a-z, 0-9, _ and - alone, different also where case is ignored."""
+    taken: set[str] = set()
+    safe = {}
+    for name in names:
+        stem = re.sub("[^A-Za-z0-9_-]", "_", name)[:64]
+        choices = (f"{stem}_{i}" if i else stem for i in itertools.count())
+        safe[name] = next(choice for choice in choices if choice.lower() not in taken)
+        taken.add(safe[name].lower())
+    return safe

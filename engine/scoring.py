@@ -13,13 +13,14 @@ from engine.method import Method, Score, Variables
 Scorer = Callable[[np.ndarray | jax.Array], Score]
 
 
-def restore(method: Method, workdir: str) -> Variables:
-    """The networks of the last stage's newest checkpoint.
+def restore(method: Method, workdir: str) -> tuple[Variables, int]:
+    """The networks of the last stage's newest checkpoint, and its step.
 
     Raises:
       FileNotFoundError: the last stage has no checkpoint.
     """
-    return checkpoint.newest(workdir, method.stages[-1].name)["variables"]
+    newest = checkpoint.newest(workdir, method.stages[-1].name)
+    return newest["variables"], int(newest["step"])
 
 
 def scorer_of(method: Method, variables: Variables) -> Scorer:
@@ -33,7 +34,7 @@ def restore_scorer(method: Method, workdir: str) -> Scorer:
     Raises:
       FileNotFoundError: the last stage has no checkpoint.
     """
-    return scorer_of(method, restore(method, workdir))
+    return scorer_of(method, restore(method, workdir)[0])
 
 
 def score_all(scorer: Scorer, batches: Iterable[np.ndarray], size: int = 0) -> Score:

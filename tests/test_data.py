@@ -4,16 +4,22 @@ import itertools
 import os
 import shutil
 import socket
+import struct
+import subprocess
+import sys
+import warnings
 from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 
 from data import decoded, images, layout, mvtec_ad, pipeline, sampling
 from engine import batches
 
+ROOT = Path(__file__).parents[1]
 SIZE = 16
 
 
@@ -94,6 +100,9 @@ def test_splits_hold_the_folders_images(loaded):
     assert set(loaded.train.defects) == {"good"} and not loaded.train.labels.any()
     assert loaded.train.masks == [] and loaded.calibration.masks == []
     assert test.images.shape == (5, SIZE, SIZE, 3) and test.images.dtype == np.uint8
+    for split in (loaded.train, loaded.calibration, test):
+        assert split.sizes.dtype == np.int64
+        assert split.sizes.tolist() == [[20, 18]] * len(split.paths)
 
 
 def test_masks_belong_to_their_images_at_their_own_size(loaded):
@@ -107,16 +116,16 @@ def test_resizing_is_pillows(loaded):
     for split, index_of in ((loaded.train, 0), (loaded.test, 200)):
         for path, resized in zip(split.paths[:3], split.images, strict=False):
             source = picture(index_of + int(Path(path).stem))
-            difference = np.abs(pillow_resize(source).astype(int) - resized)
-            assert difference.max() <= 1
+            np.testing.assert_array_equal(resized, pillow_resize(source))
 
 
-@pytest.mark.parametrize("shape", [(97, 61, 3), (7, 9, 3), (1, 1, 3)])
+@pytest.mark.parametrize("shape", [(97, 61, 3), (8, 9, 3), (16, 16, 3), (9, 1200, 3)])
 def test_resizing_far_down_and_up_is_pillows(tmp_path, shape):
     folder = tmp_path / "root" / "parts"
     save(folder / "train/good/a.png", picture(0, shape))
-    resized = load(folder).train.images[0]
-    assert np.abs(pillow_resize(picture(0, shape)).astype(int) - resized).max() <= 1
+    resized = load(folder).train
+    np.testing.assert_array_equal(resized.images[0], pillow_resize(picture(0, shape)))
+    assert resized.sizes.tolist() == [list(shape[:2])]
 
 
 def test_held_out_images_are_chosen_by_seed(folder):
@@ -148,13 +157,13 @@ def test_a_share_without_sense_is_refused(folder, options):
 
 def test_a_folder_of_any_name_and_all_formats(tmp_path):
     folder = make_tree(tmp_path / "root", category="my parts.v2 ü")
-    for suffix in ("jpg", "JPEG", "bmp", "tif", "tiff"):
+    for suffix in ("jpg", "JPEG", "bmp", "tif", "tiff", "webp", "ppm", "pgm", "pnm"):
         save(folder / f"train/good/x_{suffix}.{suffix}", picture(1))
     for name in ("Thumbs.db", "notes.txt", ".hidden.png", "._000.png"):
         (folder / "train/good" / name).write_text("no image")
     (folder / "ground_truth/.DS_Store").write_text("no image")
     splits = load(folder, calibration=0)
-    assert len(splits.train.paths) == 12 + 5
+    assert len(splits.train.paths) == 12 + 9
 
 
 def test_test_sets_without_defects_and_empty_ones(folder):
@@ -194,7 +203,7 @@ def test_changed_files_are_prepared_anew(folder):
     save(folder / "test/good/000.png", picture(7))
     second = load(folder)
     assert second.digest != first.digest
-    assert np.abs(pillow_resize(picture(7)).astype(int) - second.test.images[3]).max() <= 1
+    np.testing.assert_array_equal(second.test.images[3], pillow_resize(picture(7)))
     (folder / "test/good/001.png").rename(folder / "test/good/002.png")
     third = load(folder)
     assert third.digest != second.digest and third.test.paths[-1] == "test/good/002.png"
@@ -375,7 +384,7 @@ def test_all_bad_files_are_listed_with_their_reasons(folder):
 def test_mutated_files_never_crash(tmp_path):
     rng = np.random.default_rng(0)
     sources = []
-    for suffix in ("png", "jpg", "bmp", "tif"):
+    for suffix in ("png", "jpg", "bmp", "tif", "webp", "ppm"):
         sources.append((tmp_path / f"x.{suffix}", save(tmp_path / f"x.{suffix}", picture(0))))
     for path, source in sources:
         whole = source.read_bytes()
@@ -396,12 +405,114 @@ def test_a_jpeg_called_png_is_read(tmp_path):
     np.testing.assert_array_equal(images.read_image(path), np.asarray(Image.open(path)))
 
 
-@pytest.mark.parametrize("kind", ["GIF", "PPM", "WEBP"])
+@pytest.mark.parametrize("kind", ["GIF", "TGA", "JPEG2000", "PDF"])
 def test_other_formats_called_png_are_refused(tmp_path, kind):
     path = tmp_path / "x.png"
     Image.fromarray(picture(0)).save(path, kind)
-    with pytest.raises(ValueError, match="x.png: not a readable PNG, JPEG, BMP or TIFF image"):
+    expected = "x.png: not a readable PNG, JPEG, BMP, TIFF, WEBP or PPM image"
+    with pytest.raises(ValueError, match=expected):
         images.read_image(path)
+
+
+@pytest.mark.parametrize("name", ["a.webp", "a.ppm", "a.pgm", "a.pnm", "plain.pgm", "camera.jpg"])
+def test_further_formats_are_what_pillow_reads(tmp_path, name):
+    path = tmp_path / name
+    image = Image.fromarray(picture(0, (9, 8, 3)))
+    if name == "plain.pgm":
+        path.write_text(f"P2\n# by hand\n9 8\n15\n{' '.join(str(i % 16) for i in range(72))}")
+        expected = np.repeat(np.arange(72).reshape(8, 9, 1) % 16 * 17, 3, axis=-1)
+    elif name == "camera.jpg":  # with a preview, as cameras write it
+        image.save(path, "MPO", save_all=True, append_images=[image.rotate(180)])
+        with Image.open(path) as opened:
+            expected = np.asarray(opened)
+    else:
+        (image.convert("L") if name == "a.pgm" else image).save(path, lossless=True)
+        expected = np.asarray(Image.open(path).convert("RGB"))
+    np.testing.assert_array_equal(images.read_image(path), expected)
+
+
+@pytest.mark.parametrize("name", ["x.webp", "x.tif", "x.png"])
+def test_files_of_several_pictures_are_refused(tmp_path, name):
+    image = Image.fromarray(picture(0))
+    others = [image.rotate(90), image.rotate(180)]
+    image.save(tmp_path / name, save_all=True, append_images=others)
+    expected = f"{name}: 3 frames or pages: save each as a file of its own"
+    for read in (images.read_image, images.read_mask):
+        with pytest.raises(ValueError, match=expected):
+            read(tmp_path / name)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (7, 300), (300, 7), (8, 8)])
+def test_images_without_anything_to_see_are_refused(tmp_path, shape):
+    path = save(tmp_path / "x.png", picture(0, (*shape, 3)))
+    if min(shape) == 8:
+        assert images.read_image(path).shape == (8, 8, 3)
+        return
+    with pytest.raises(ValueError, match=f"x.png: {shape[1]}x{shape[0]} px: too small"):
+        images.read_image(path)
+
+
+def test_tiffs_of_other_instruments(tmp_path):
+    pixels = picture(0, (9, 8, 5))
+    tifffile.imwrite(tmp_path / "rgb.tif", pixels, photometric="rgb")
+    np.testing.assert_array_equal(images.read_image(tmp_path / "rgb.tif"), pixels[..., :3])
+    options = {"photometric": "minisblack", "planarconfig": "contig"}
+    tifffile.imwrite(tmp_path / "five.tif", pixels, **options)
+    tifffile.imwrite(tmp_path / "double.tif", np.linspace(0, 1, 72).reshape(9, 8))
+    for name in ("five.tif", "double.tif"):
+        with pytest.raises(ValueError, match=f"{name}: a TIFF image that cannot be decoded: save"):
+            images.read_image(tmp_path / name)
+
+
+def test_what_is_no_file_or_too_large_is_not_read(tmp_path):
+    os.mkfifo(tmp_path / "pipe.png")  # to open it would never end
+    (tmp_path / "folder.png").mkdir()
+    (tmp_path / "huge.png").touch()
+    os.truncate(tmp_path / "huge.png", 2**40)
+    for name, reason in (
+        ("pipe.png", "no regular file"),
+        ("folder.png", "a folder"),
+        ("huge.png", "1,099,511,627,776 bytes: too large"),
+    ):
+        with pytest.raises(ValueError, match=f"{name}: {reason}"):
+            images.read_image(tmp_path / name)
+
+
+def test_bombs_are_refused_whatever_is_done_with_warnings(tmp_path):
+    Image.new("1", (12000, 12000)).save(tmp_path / "x.png")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with pytest.raises(ValueError, match="x.png: 12000x12000 px: .* decompression bomb"):
+            images.read_image(tmp_path / "x.png")
+
+
+def test_odd_metadata_is_not_spoken_of_and_filters_stay(tmp_path):
+    """`warnings.catch_warnings` in threads would leave the filters of one with the other."""
+    path = save(tmp_path / "x.tif", picture(0, (9, 8)), dpi=(72, 72))
+    one, two = (struct.pack("<HHI", 282, 5, count) for count in (1, 2))  # so many resolutions
+    assert path.read_bytes().count(one) == 1
+    path.write_bytes(path.read_bytes().replace(one, two))
+    with pytest.warns(UserWarning, match="too many entries"), Image.open(path) as image:
+        image.load()
+    code = f"""
+import pathlib, warnings
+from concurrent.futures import ThreadPoolExecutor
+from data.images import read_image
+before = list(warnings.filters)
+with ThreadPoolExecutor(8) as pool:
+    list(pool.map(read_image, [pathlib.Path({str(path)!r})] * 200))
+assert warnings.filters == before
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_shrinking_keeps_the_ratio_and_never_enlarges():
+    for shape, expected in (((300, 200), (100, 67)), ((10, 3000), (1, 100)), ((100, 9), (100, 9))):
+        pixels = picture(0, (*shape, 3))
+        shrunk = images.shrink(pixels, 100)
+        resized = Image.fromarray(pixels).resize(expected[::-1], Image.Resampling.BILINEAR)
+        np.testing.assert_array_equal(shrunk, np.asarray(resized))
 
 
 def test_jpeg_keeps_its_quality_through_the_copy(tmp_path):
@@ -425,7 +536,7 @@ def grey(tmp_path, pixels, suffix="png"):
 
 
 def test_greyscale_becomes_three_channels(tmp_path):
-    pixels = picture(0, (9, 7))
+    pixels = picture(0, (9, 8))
     np.testing.assert_array_equal(grey(tmp_path, pixels), pixels)
 
 
@@ -442,11 +553,11 @@ def test_16_bit_is_scaled_and_never_clipped(tmp_path, suffix):
 
 
 def test_floating_point_and_32_bit_values_are_refused(tmp_path):
-    path = save(tmp_path / "x.tif", np.linspace(0, 1, 16, dtype=np.float32).reshape(4, 4))
+    path = save(tmp_path / "x.tif", np.linspace(0, 1, 64, dtype=np.float32).reshape(8, 8))
     with pytest.raises(ValueError, match="x.tif: floating-point"):
         images.read_image(path)
     for value in (-1, 70000):
-        save(path, np.full((4, 4), value, np.int32))
+        save(path, np.full((8, 8), value, np.int32))
         with pytest.raises(ValueError, match=f"x.tif: values from {value}"):
             images.read_image(path)
 
@@ -456,7 +567,7 @@ def test_floating_point_and_32_bit_values_are_refused(tmp_path):
     [("1", "png"), ("P", "png"), ("LA", "png"), ("RGBA", "png"), ("CMYK", "jpg"), ("CMYK", "tif")],
 )
 def test_other_modes_become_rgb(tmp_path, mode, suffix):
-    image = Image.fromarray(picture(0, (9, 7, 3))).convert(mode)
+    image = Image.fromarray(picture(0, (9, 8, 3))).convert(mode)
     path = tmp_path / f"x.{suffix}"
     image.save(path)
     with Image.open(path) as saved:
@@ -466,11 +577,11 @@ def test_other_modes_become_rgb(tmp_path, mode, suffix):
 
 
 def test_transparency_is_dropped_from_palettes_and_alpha(tmp_path):
-    palette = Image.fromarray(picture(0, (9, 7, 3))).quantize(16)
+    palette = Image.fromarray(picture(0, (9, 8, 3))).quantize(16)
     expected = np.asarray(palette.convert("RGB"))
     palette.save(tmp_path / "p.png", transparency=bytes(range(16)))
     np.testing.assert_array_equal(images.read_image(tmp_path / "p.png"), expected)
-    rgba = picture(0, (9, 7, 4))
+    rgba = picture(0, (9, 8, 4))
     np.testing.assert_array_equal(images.read_image(save(tmp_path / "a.png", rgba)), rgba[..., :3])
 
 
@@ -712,6 +823,7 @@ def assert_equal_splits(a, b):
     for left, right in zip(a[:3], b[:3], strict=True):
         np.testing.assert_array_equal(left.images, right.images)
         np.testing.assert_array_equal(left.labels, right.labels)
+        np.testing.assert_array_equal(left.sizes, right.sizes)
         assert (left.paths, left.defects) == (right.paths, right.defects)
         for mask, other in zip(left.masks, right.masks, strict=True):
             np.testing.assert_array_equal(mask, other)
@@ -751,7 +863,7 @@ def test_a_stale_copy_is_known_by_content(folder, change, monkeypatch):
         return
     second = load(folder)
     if change == "pixels":
-        assert np.abs(pillow_resize(picture(7)).astype(int) - second.test.images[0]).max() <= 1
+        np.testing.assert_array_equal(second.test.images[0], pillow_resize(picture(7)))
     elif change == "name":
         assert "train/good/103.png" in second.train.paths + second.calibration.paths
     else:
@@ -803,6 +915,25 @@ def test_a_copy_from_another_machine(folder, tmp_path):
         pipeline.load("bottle", path, SIZE)
 
 
+def test_a_copy_of_an_older_version(folder, tmp_path, monkeypatch):
+    """Its pixels were resized otherwise: made anew where the images are, else refused."""
+    lines = []
+    monkeypatch.setattr(
+        pipeline.logging, "warning", lambda text, *values: lines.append(text % values)
+    )
+    first, copy = load(folder), decoded_copy(folder)
+    with np.load(copy) as archive:
+        arrays = {name: archive[name] for name in archive if not name.endswith("_sizes")}
+    with open(copy, "wb") as file:
+        np.savez(file, **{**arrays, "format": np.array(1), "train_images": arrays["train_images"]})
+    shutil.copy(copy, tmp_path / "old.npz")
+    assert_equal_splits(load(folder), first)
+    assert len(lines) == 1 and "Decoding the images anew" in lines[0]
+    assert f"{copy} was written by another version" in lines[0] and "delete" not in lines[0]
+    with pytest.raises(ValueError, match="old.npz was written by another .*format 1, not 2"):
+        pipeline.load("bottle", tmp_path / "old.npz", SIZE)
+
+
 # ---------------------------------------------------------------- without the test set
 
 
@@ -828,6 +959,15 @@ def forbid_opening(names, monkeypatch):
         monkeypatch.setattr(module, name, guarded(getattr(module, name)))
     for name in ("listdir", "scandir"):
         monkeypatch.setattr(os, name, guarded(getattr(os, name)))
+
+
+def test_training_files_are_decoded_without_tensorflow_to_the_same_bits(folder, monkeypatch):
+    for suffix, shape in (("jpg", (97, 61, 3)), ("webp", (8, 40, 3)), ("tif", (SIZE, SIZE))):
+        save(folder / f"train/good/x.{suffix}", picture(1, shape))
+    healthy = load(folder)
+    monkeypatch.setitem(sys.modules, "tensorflow", None)  # to import it is an error
+    monkeypatch.delitem(sys.modules, "data.mvtec_ad")
+    assert_training_alone(load(folder, test=False), healthy)
 
 
 @pytest.mark.parametrize("calibration", [0.25, 0])

@@ -7,10 +7,11 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from engine import evaluation
+from engine import evaluation, threshold
 from engine.method import Score
 
 ABOUT = {"method": "mean", "category": "squares", "counts": {}}
+NETWORK = {"folder": ".", "stage": "gan", "step": 1, "score": {}}
 
 
 def scorer(images):
@@ -33,24 +34,33 @@ def labelled(defects, without_mask=()):
     paths = [f"test/{defect}/{index}.png" for index, defect in enumerate(defects)]
     labels = np.array([defect != "good" for defect in defects], int)
     return SimpleNamespace(
-        images=images, paths=paths, defects=list(defects), labels=labels, masks=masks
+        images=images,
+        paths=paths,
+        defects=list(defects),
+        labels=labels,
+        masks=masks,
+        sizes=np.array([(8, 8)] * len(defects)).reshape(-1, 2),
     )
 
 
-def run(workdir, test):
-    def batches(images):
-        return iter([images.astype(np.float32) / 127.5 - 1]) if len(images) else iter([])
+def batches(images, size):
+    for start in range(0, len(images), size):
+        yield images[start : start + size].astype(np.float32) / 127.5 - 1
 
-    normal = np.zeros((2, 8, 8, 3), np.uint8)
+
+def run(workdir, test, held_out=2, **options):
+    good = labelled(["good"] * held_out)
+    good.images[:, 0, 0] = np.arange(held_out)[:, None]  # no two scores are alike
     results = evaluation.evaluate(
         scorer,
         test,
-        batches(test.images),
-        batches(normal),
+        SimpleNamespace(**{**vars(good), "masks": []}),  # as those of training images
         str(workdir),
-        about=ABOUT,
-        pixel_size=0,
+        batches=batches,
         batch_size=8,
+        about=ABOUT,
+        network=NETWORK,
+        **{"false_alarm_rate": 0.5, "pixel_size": 0, **options},
     )
     text = (workdir / "results.json").read_text()
     assert json.loads(text) == results and "NaN" not in text
@@ -94,3 +104,50 @@ def test_missing_masks_leave_the_image_metrics(tmp_path):
     assert results["image"]["auroc"] == 1.0
     assert results["pixel"]["auroc"] is None and results["pixel"]["au_pro"] is None
     assert "test/dot/2.png" in results["pixel"]["reason"]
+
+
+def test_the_threshold_comes_from_good_images_alone(tmp_path):
+    """Whatever the test images are, and however they are labelled."""
+    first = run(tmp_path, labelled(["good", "good", "dot", "line"]), held_out=9)
+    other = labelled(["dot", "good"])
+    other.images[:] = 77
+    second = run(tmp_path, other, held_out=9)
+    assert first["threshold"] == second["threshold"]
+    assert threshold.read(str(tmp_path), NETWORK).threshold == first["threshold"]["threshold"]
+    assert first["threshold"]["held_out"] == 9 and "calibration_scores" not in first["threshold"]
+
+
+def test_what_the_threshold_gets_wrong_is_counted(tmp_path):
+    test = labelled(["good", "good", "dot", "line"])
+    test.images[1] = 255  # a good image that looks bad
+    test.images[3] = 0  # a defect that nobody sees
+    results = run(tmp_path, test)
+    wrong = {name: entry["wrong"] for name, entry in results["at_threshold"].items()}
+    assert wrong == {"good": 1, "dot": 0, "line": 1}
+    said = evaluation.summary(results)
+    assert "1 of 2 good called defective (95 % interval 1.3 % to 98.7 %)" in said
+    assert "1 of 1 line missed" in said and "0 of 1 dot missed" in said
+    assert all(sentence in said for sentence in results["threshold"]["statement"])
+
+
+def test_no_test_images_and_the_threshold_is_there(tmp_path):
+    results = run(tmp_path, labelled([]), held_out=3)
+    assert results["at_threshold"] == {} and results["threshold"]["held_out"] == 3
+    assert "With it, of the test images" not in evaluation.summary(results)
+
+
+def test_maps_for_the_official_evaluation(tmp_path):
+    test = labelled(["good", "good", "dot", "line"])
+    test.sizes[:] = (16, 24)
+    test.masks = [mask.repeat(2, 0).repeat(3, 1) for mask in test.masks]
+    results = run(tmp_path, test, save_maps=True)
+    assert len(list((tmp_path / "maps" / "squares" / "test").rglob("*.tiff"))) == 4
+    assert set(results["official"]) == {"au_pro", "classification_au_roc"}
+    assert results["official"]["classification_au_roc"] == 1.0
+
+
+@pytest.mark.parametrize("held_out", [0, 1])
+def test_too_few_held_out_images_write_nothing(tmp_path, held_out):
+    with pytest.raises(ValueError, match="needs 2 held-out good images"):
+        run(tmp_path, labelled(["good", "dot"]), held_out=held_out)
+    assert not list(tmp_path.iterdir())

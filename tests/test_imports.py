@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-OURS = {"main", "engine", "fanogan_jax", "ae_jax", "data", "configs"}
+OURS = {"main", "commands", "engine", "fanogan_jax", "ae_jax", "data", "configs"}
 METHODS = ("fanogan_jax", "ae_jax")
 METHOD_MAY = {"engine.method", "engine.residuals", "engine.convolution", "engine.parallel"}
 
@@ -54,7 +54,7 @@ def test_a_method_imports_little_of_the_engine(path):
 
 @pytest.mark.parametrize("path", files("configs"), ids=str)
 def test_configs_import_only_configs(path):
-    assert tops(path) <= {"ml_collections", "configs", "typing"}
+    assert tops(path) <= {"ml_collections", "configs", "typing", "json", "pathlib"}
 
 
 def test_orbax_pmap_and_tensorflow_are_in_one_place():

@@ -26,6 +26,7 @@ def test_nested_folders_mixed_sizes_and_grey_images_give_one_array(tmp_path):
     save(tmp_path / "dots" / "b.jpg", np.full((40, 20), 90))
     save(tmp_path / "dots" / "deep" / "c.bmp", np.full((8, 8, 3), (1, 2, 3)))
     (tmp_path / "dots" / "notes.txt").write_text("no image")
+    save(tmp_path / ".hidden" / "d.png", np.zeros((8, 8, 3)))
     loaded = textures.load(tmp_path, 8)
     assert loaded.dtype == np.uint8 and loaded.shape == (3, 8, 8, 3)
     colours = [(250, 0, 7), (90, 90, 90), (1, 2, 3)]
@@ -71,7 +72,7 @@ def test_a_missing_folder_and_a_file_are_refused(tmp_path):
 
 
 def test_all_unreadable_files_are_listed_in_one_line(tmp_path):
-    save(tmp_path / "good.png", np.zeros((4, 4, 3)))
+    save(tmp_path / "good.png", np.zeros((8, 8, 3)))
     (tmp_path / "noise.png").write_bytes(b"these are no pixels")
     save(tmp_path / "deep" / "cut.png", np.random.default_rng(0).integers(0, 256, (20, 20, 3)))
     whole = (tmp_path / "deep" / "cut.png").read_bytes()

@@ -1,0 +1,12 @@
+"""What main.py's modes do: the place where the images, a method and the engine meet.
+
+Each command takes folders, and a config where it trains, and raises ValueError, OSError or
+FloatingPointError with one line that says what is wrong and the way out.
+"""
+
+from commands.comparing import compare
+from commands.deployment import export, predict, restore_scorer
+from commands.training import run
+from commands.tuning import tune
+
+__all__ = ["compare", "export", "predict", "restore_scorer", "run", "tune"]

@@ -1,0 +1,141 @@
+"""Trains what a config says, and evaluates it."""
+
+import os
+from typing import Any
+
+from absl import logging
+from ml_collections import ConfigDict
+
+from commands import images
+from commands.workdirs import FREE, networks, rejoin
+from data import pipeline
+from engine import checkpoint, evaluation, official, parallel, threshold
+from engine.method import Method, make
+from engine.scoring import check, scorer_of
+from engine.train import Every, check_batches, train
+
+# What else may differ from a run whose stages are reused: it changes no stage.
+_NO_STAGES = ("name", "method", "score")
+_SCORING_BATCH = 32
+_EXAMPLES = 16  # held-out images in the pictures of training
+_RATE = 0.05  # of false alarms, where the config of an older workdir does not say
+
+
+def run(
+    config: ConfigDict,
+    workdir: str,
+    mode: str,
+    *,
+    reuse: str | None = None,
+    save_maps: bool = False,
+    started: float | None = None,
+) -> dict[str, Any]:
+    """Trains (in mode 'train') and evaluates `config` in `workdir`; returns the results.
+
+    The finished stages of the workdir `reuse` are not trained again. `save_maps` writes the maps
+    for MVTec AD's official evaluation. `started` is when the program did, by time.monotonic(), for
+    the log.
+
+    Raises:
+      ValueError, OSError, FloatingPointError: one line that says what is wrong and the way out.
+    """
+    rate = config.get("threshold", {}).get("false_alarm_rate", _RATE)
+    threshold.check(rate)
+    splits = images.load(config, workdir)
+    _check_promise(rate, len(splits.calibration.images))
+    if mode == "train":
+        config.data.update(num_train=len(splits.train.images), digest=splits.digest)
+        train_stages(config, workdir, splits, reuse=reuse, started=started)
+    else:
+        rejoin(config, workdir)
+        if config.data.digest != splits.digest:
+            logging.warning("The images in %s have changed since training.", config.data.root)
+    found = networks(config, workdir)
+    first = next(pipeline.eval_batches(splits.calibration.images, _SCORING_BATCH))
+    told = {"score": found.origin["score"], "checks": check(found.method, found.variables, first)}
+    results = evaluation.evaluate(
+        scorer_of(found.method, found.variables),
+        splits.test,
+        splits.calibration,
+        workdir,
+        batches=pipeline.eval_batches,
+        batch_size=_SCORING_BATCH,
+        about=_about(config, splits) | {name: values for name, values in told.items() if values},
+        network=found.origin,
+        false_alarm_rate=rate,
+        pixel_size=config.evaluation.pixel_size,
+        save_maps=save_maps,
+    )
+    print(f"{config.data.category}: {evaluation.summary(results)}")
+    if save_maps:
+        root = config.data.root if os.path.isdir(config.data.root) else "MVTEC_AD"
+        print(f"Official: {results['official']}, as this command will find with MVTec's script:")
+        print(official.command(root, workdir, config.data.category))
+    print(f"Report: {os.path.join(workdir, 'report', 'index.html')}")
+    return results
+
+
+def _check_promise(rate: float, count: int) -> None:
+    """Says before an hour of training what its threshold will not be able to promise."""
+    threshold.check_count(count)
+    if count < (needed := threshold.needed(rate)):
+        logging.warning(
+            "%d good images are held out, which can guarantee a false-alarm rate of %s at the "
+            "lowest, not the %s asked for: %d would. --config.data.calibration sets their share.",
+            count,
+            threshold.percent(1 / (count + 1)),
+            threshold.percent(rate),
+            needed,
+        )
+
+
+def train_stages(
+    config: ConfigDict,
+    workdir: str,
+    splits: pipeline.Splits,
+    *,
+    reuse: str | None = None,
+    started: float | None = None,
+) -> None:
+    """Binds the workdir to the config and trains what is not yet trained."""
+    method = make(config.method, config, *images.load_textures(config))
+    training = images.training_batches(config, splits.train.images)
+    _bind(workdir, config, method, reuse)
+    train(
+        method,
+        training,
+        workdir,
+        seed=config.seed,
+        every=Every(**config.every),
+        examples=next(pipeline.eval_batches(splits.calibration.images, _EXAMPLES)),
+        started=started,
+    )
+
+
+def _bind(workdir: str, config: ConfigDict, method: Method, reuse: str | None) -> None:
+    """Binds the workdir to a config that can be trained, so that a corrected one may follow."""
+    check_batches(method)
+    settings, main_process = config.to_dict(), parallel.is_main()
+    checkpoint.claim(workdir, settings, free=FREE, main=False)
+    if reuse:
+        stages = {stage.name: stage.num_steps for stage in method.stages}
+        source, free = os.path.abspath(os.path.expanduser(reuse)), (*FREE, *_NO_STAGES)
+        taken = checkpoint.reuse(source, workdir, stages, settings, free=free, main=main_process)
+        logging.info("Stages taken over from %s: %s.", source, ", ".join(taken) or "none")
+    checkpoint.claim(workdir, settings, free=FREE, main=main_process)
+
+
+def _about(config: ConfigDict, splits: pipeline.Splits) -> dict[str, Any]:
+    defective = int(splits.test.labels.sum())
+    counts = {
+        "train": len(splits.train.images),
+        "calibration": len(splits.calibration.images),
+        "test_good": len(splits.test.images) - defective,
+        "test_defective": defective,
+    }
+    return {
+        "method": config.name,
+        "category": config.data.category,
+        "seed": config.seed,
+        "counts": counts,
+    }

@@ -1,0 +1,107 @@
+"""A folder of own images, without the layout of MVTec AD: good ones, and perhaps bad ones.
+
+    <folder>/**               good images and nothing else; or, where there is a folder good/,
+    <folder>/good/**          good images
+    <folder>/bad/<defect>/**  defective images; the defect of those right in bad/ is called 'bad'
+
+Which of the good images are tested with is not in the files: `pipeline.load` picks them.
+"""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from data.images import KINDS
+from data.layout import Files, Sample
+from data.tree import images_of
+
+_NAMED = 5  # so many files are named in an error
+_NOT_GOOD = {"bad", "ground_truth"}  # folders, at any depth and however spelt
+
+
+def scan(folder: str | os.PathLike, *, test: bool = True) -> Files:
+    """Lists a folder's good and, if `test`, its bad images, sorted by name; opens none of them.
+
+    Names are relative to the folder; no image has a mask. Without `test`, bad/ is not listed.
+
+    Raises:
+      FileNotFoundError: there is no such folder.
+      ValueError: no good image, bad/ without good/, images beside them, which would not be seen, or
+        images that would be taken for good though their folder says otherwise.
+      OSError: a folder cannot be listed.
+    """
+    root = _folder(folder)
+    good, bad = root / "good", root / "bad"
+    if not good.is_dir():
+        _refuse_other_layouts(root)
+        return Files(_samples(root, _normal(root, root)), [])
+    if beside := images_of(root, skip=(good, bad)):
+        raise ValueError(
+            f"{len(beside)} images of {root} are neither in good/ nor in bad/: move or remove "
+            f"{_some(root, beside)}"
+        )
+    train = _samples(root, _normal(root, good))
+    return Files(train, _samples(root, images_of(bad)) if test and bad.is_dir() else [])
+
+
+def has_bad(folder: str | os.PathLike) -> bool:
+    """Whether there is a folder of defective images, full or empty, to test with."""
+    return (_folder(folder) / "bad").is_dir()
+
+
+def _folder(folder: str | os.PathLike) -> Path:
+    root = Path(folder).expanduser()
+    if not root.is_dir():
+        kind = "is a file" if root.exists() else "does not exist"
+        raise FileNotFoundError(
+            f"data.folder: {root} {kind}: name a folder that holds images of good parts"
+        )
+    return root
+
+
+def _refuse_other_layouts(root: Path) -> None:
+    """All images would be trained on as good ones."""
+    if (root / "bad").is_dir():
+        raise ValueError(f"{root} has a folder bad/ and none good/: move the good images to good/")
+    if (root / "train" / "good").is_dir():
+        raise ValueError(
+            f"{root} has the layout of MVTec AD: use --config.data.root={root.parent} and "
+            f"--config=<config>.py:{root.name} in place of data.folder"
+        )
+
+
+def _normal(root: Path, good: Path) -> list[Path]:
+    images = images_of(good)
+    if not images:
+        raise ValueError(f"{good} holds no {KINDS} file: put images of good parts there")
+    doubtful = [
+        path
+        for path in images
+        if _NOT_GOOD & {part.lower() for part in path.relative_to(root).parts[:-1]}
+    ]
+    if doubtful:
+        raise ValueError(
+            f"{len(doubtful)} images would be taken for good ones in spite of their folder: move "
+            f"them to {root / 'bad'} (and the good ones to good/), or remove them: "
+            f"{_some(root, doubtful)}"
+        )
+    return images
+
+
+def _samples(root: Path, paths: Sequence[Path]) -> list[Sample]:
+    samples = []
+    for path in paths:
+        name = path.relative_to(root)
+        defect = "good"
+        if name.parts[0] == "bad":
+            defect = name.parts[1] if len(name.parts) > 2 else "bad"
+            if defect == "good":
+                raise ValueError(f"{path} is bad and called good: rename its folder")
+        samples.append(Sample(path, name.as_posix(), defect, None))
+    return samples
+
+
+def _some(root: Path, paths: Sequence[Path]) -> str:
+    names = [path.relative_to(root).as_posix() for path in paths[:_NAMED]]
+    more = f" and {len(paths) - _NAMED} more" if len(paths) > _NAMED else ""
+    return f"{', '.join(names)}{more}"

@@ -1,0 +1,299 @@
+"""A folder that scores without this repository, or none at all."""
+
+import hashlib
+import importlib.util
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from conftest import shrink
+from PIL import Image
+from safetensors.numpy import load_file, save_file
+
+from configs import ae_l2, anogan, fanogan, ssae
+from data import sampling
+from engine import export, model_card, portable
+from engine.method import make
+from engine.scoring import scorer_of
+
+ROOT = Path(__file__).parents[1]
+SCRIPTS = dict(re.findall(r"```python\n# (\w+\.py)\n(.*?)```", *[
+    (ROOT / "docs" / "export.md").read_text(), re.DOTALL
+]))  # fmt: skip
+ONNX = pytest.mark.skipif(
+    importlib.util.find_spec("jax2onnx") is None, reason="requirements-onnx.txt is not installed"
+)
+ABOUT = {
+    "method": "a method",
+    "category": "bottle",
+    "seed": 3,
+    "counts": {"train": 16, "calibration": 5},
+    "image": {"auroc": 0.9, "average_precision": None, "reason": "too few"},
+    "per_defect": {"dent": {"auroc": 0.8, "count": 4}},
+    "at_threshold": {"good": {"count": 9, "wrong": 1, "rate": 1 / 9, "interval": [0.003, 0.48]}},
+    "devices": ["cpu"],
+}
+
+
+def pixels_of(config, count=5):
+    side = config.data.image_size
+    rng = np.random.default_rng(0)
+    return rng.integers(0, 256, (count, side, side, 3), dtype=np.uint8)
+
+
+def untrained(config):
+    """The config's method and its networks at step 0."""
+    method = make(config.method, config)
+
+    def init():
+        variables = {}
+        for stage in method.stages:
+            variables = stage.init(jax.random.key(1), variables).variables
+        return variables
+
+    return method, jax.device_get(jax.jit(init)())
+
+
+def scores_of(method, variables, pixels):
+    return np.asarray(scorer_of(method, variables)(sampling.scale(pixels)).image)
+
+
+def run(output, config, **changed):
+    """Exports the untrained config; what was given."""
+    method, variables = untrained(config)
+    pixels = pixels_of(config)
+    scores = scores_of(method, variables, pixels)
+    threshold = float(np.sort(scores)[-2:].mean())
+    given = {
+        "images": pixels,
+        "score_threshold": threshold,
+        "files": {"threshold.json": json.dumps({"threshold": threshold}), "config.json": "{}"},
+        "about": ABOUT,
+        "statement": ["An image above the threshold is defective.", "So it is."],
+    }
+    export.export(method, variables, str(output), **given | changed)
+    return pixels, scores, threshold, variables
+
+
+def run_alone(name, *args, where):
+    """What a script of docs/export.md prints, where our code cannot be imported."""
+    path = where / name
+    path.write_text(SCRIPTS[name])
+    # Isolated: neither the working directory nor PYTHONPATH is searched for modules.
+    command = [sys.executable, "-I", str(path), *map(str, args)]
+    environment = {"PATH": os.environ["PATH"], "HOME": str(where), "JAX_PLATFORMS": "cpu"}
+    return subprocess.run(command, cwd=where, env=environment, capture_output=True, text=True)
+
+
+def check_alone(name, output, pixels, scores, threshold, where):
+    photo = where / "a part.png"
+    for index in (int(np.argmin(scores)), int(np.argmax(scores))):
+        Image.fromarray(pixels[index]).save(photo)
+        done = run_alone(name, output, photo, where=where)
+        assert done.returncode == 0 and not done.stderr, done.stderr
+        score, decision = done.stdout.split()
+        assert float(score) == pytest.approx(float(scores[index]), rel=1e-4)
+        assert decision == ("defective" if scores[index] > threshold else "good")
+
+
+@pytest.fixture
+def no_onnx(monkeypatch):
+    """As if jax2onnx were not installed."""
+    find = importlib.util.find_spec
+    hide = lambda name, *args: None if name == "jax2onnx" else find(name, *args)  # noqa: E731
+    monkeypatch.setattr(importlib.util, "find_spec", hide)
+
+
+def test_each_config_as_stablehlo(any_config, tmp_path, no_onnx):
+    """Images larger than a window and smaller ones, one network and three."""
+    output = tmp_path / "new" / "exported"
+    pixels, scores, _, _ = run(output, any_config)
+    form = portable.read_stablehlo(output)
+    for count in (1, 3):  # sizes of which the export knew nothing
+        found, maps = form(pixels[:count])
+        np.testing.assert_allclose(found, scores[:count], rtol=1e-5)
+        assert maps.shape == pixels[:count].shape[:3]
+    assert os.listdir(output.parent) == ["exported"]
+
+
+def test_a_folder_by_itself(config, tmp_path, no_onnx, caplog):
+    output = tmp_path / "exported"
+    with caplog.at_level("WARNING"):
+        pixels, scores, threshold, variables = run(output, config)
+    assert "without jax2onnx: pip install -r requirements-onnx.txt" in caplog.text
+    names = ["README.md", "config.json", portable.STABLEHLO, "threshold.json", portable.WEIGHTS]
+    lines = [
+        f"{hashlib.sha256((output / name).read_bytes()).hexdigest()}  {name}" for name in names
+    ]
+    assert (output / "SHA256SUMS").read_text().splitlines() == lines
+    assert sorted(os.listdir(output)) == sorted([*names, "SHA256SUMS"])
+    weights = load_file(output / portable.WEIGHTS)
+    np.testing.assert_array_equal(
+        weights["encoder/params/Dense_0/bias"], variables["encoder"]["params"]["Dense_0"]["bias"]
+    )
+    check_alone("score_jax.py", output, pixels, scores, threshold, tmp_path)
+    (output / portable.WEIGHTS).write_bytes(b"")
+    done = run_alone("score_jax.py", output, tmp_path / "a part.png", where=tmp_path)
+    assert (done.returncode, done.stderr) == (1, "weights.safetensors is damaged\n")
+
+
+@ONNX
+@pytest.mark.parametrize("module", [fanogan, ssae, ae_l2], ids=lambda module: module.__name__)
+def test_onnx(module, tmp_path, capsys):
+    output = tmp_path / "exported"
+    config = shrink(module.get_config())
+    if module is ae_l2:  # a texture, seen through windows
+        config.data.update(image_size=32, crop=16)
+        config.score.stride = 16
+        if jax.__version_info__ >= (0, 12):
+            pytest.skip("jax2onnx 0.12 cannot read loops of jax 0.12")
+    pixels, scores, threshold, _ = run(output, config)
+    assert not capsys.readouterr().out
+    assert portable.ONNX in (output / "README.md").read_text()
+    found, _ = portable.read_onnx(output)(pixels[:3])
+    np.testing.assert_allclose(found, scores[:3], rtol=1e-5)
+    if module is fanogan:
+        check_alone("score_onnx.py", output, pixels, scores, threshold, tmp_path)
+
+
+@ONNX
+def test_what_cannot_be_onnx_is_left_out(tmp_path, caplog):
+    """AnoGAN's score takes gradients, of which jax2onnx knows too little."""
+    output = tmp_path / "exported"
+    run(output, shrink(anogan.get_config()))
+    assert "cannot convert this score (NotImplementedError" in caplog.text
+    card = (output / "README.md").read_text()
+    assert f"There is no `{portable.ONNX}`: jax2onnx" in card
+    assert not (output / portable.ONNX).exists()
+
+
+@ONNX
+def test_an_onnx_that_scores_differently_stops_the_export(config, tmp_path, monkeypatch):
+    def wrong(folder):
+        return lambda images: (np.ones(len(images)), np.ones(images.shape[:3]))
+
+    monkeypatch.setattr(portable, "read_onnx", wrong)
+    with pytest.raises(ValueError, match="^model.onnx gives held-out image 0 the score 1, the"):
+        run(tmp_path / "exported", config)
+    assert not os.listdir(tmp_path)
+
+
+def test_other_weights_stop_the_export(config, tmp_path, monkeypatch, no_onnx):
+    read = portable.read_stablehlo
+
+    def damaged(folder):
+        weights = load_file(folder / portable.WEIGHTS)
+        weights["encoder/params/Dense_0/bias"] += 0.5
+        save_file(weights, folder / portable.WEIGHTS)
+        return read(folder)
+
+    monkeypatch.setattr(portable, "read_stablehlo", damaged)
+    with pytest.raises(ValueError, match="^model.stablehlo gives held-out image 0 .*nothing was"):
+        run(tmp_path / "exported", config)
+    assert not os.listdir(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda scores, maps: (scores * 1.00011, maps),  # too far
+        lambda scores, maps: (np.full_like(scores, np.nan), maps),
+        lambda scores, maps: (scores, maps * 1.01),
+        lambda scores, maps: (scores, maps * np.nan),
+        lambda scores, maps: (scores[:1], maps),
+        lambda scores, maps: (scores, maps[:, :-1]),
+    ],
+    ids=["score", "no score", "map", "no map", "number", "size"],
+)
+def test_a_difference_stops_the_export(change, config, tmp_path, monkeypatch, no_onnx):
+    changed(monkeypatch, change)
+    with pytest.raises(ValueError, match="^model.stablehlo gives .*JAX_PLATFORMS=cpu$"):
+        run(tmp_path / "exported", config)
+    assert not os.listdir(tmp_path)
+
+
+def test_a_flipped_decision_stops_the_export(config, tmp_path, monkeypatch, no_onnx):
+    method, variables = untrained(config)
+    highest = float(scores_of(method, variables, pixels_of(config)).max())
+    changed(monkeypatch, lambda scores, maps: (scores * 1.00002, maps))
+    run(tmp_path / "exported", config)
+    with pytest.raises(ValueError, match=r"\(threshold "):
+        run(tmp_path / "second", config, score_threshold=highest * 1.00001)
+    assert os.listdir(tmp_path) == ["exported"]
+
+
+def changed(monkeypatch, change):
+    read = portable.read_stablehlo
+
+    def reader(folder):
+        form = read(folder)
+        return lambda images: change(*form(images))
+
+    monkeypatch.setattr(portable, "read_stablehlo", reader)
+
+
+def test_nothing_is_overwritten(config, tmp_path, no_onnx, monkeypatch):
+    monkeypatch.setattr(portable, "scoring", None)  # refused before any work
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").touch()
+    (tmp_path / "link").symlink_to("nowhere")
+    for name in ("folder", "file", "link"):
+        with pytest.raises(FileExistsError, match=f"{name} exists: name a new folder"):
+            run(tmp_path / name, config)
+    assert sorted(os.listdir(tmp_path)) == ["file", "folder", "link"]
+    assert not os.listdir(tmp_path / "folder")
+
+
+def test_where_nothing_can_be_written(config, tmp_path, no_onnx):
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError, match="file/exported .*: name another --output"):
+        run(tmp_path / "file" / "exported", config)
+
+
+def test_an_interrupted_export_leaves_nothing(config, tmp_path, monkeypatch, no_onnx):
+    def interrupt(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(model_card, "text", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "exported", config)
+    assert not os.listdir(tmp_path)
+
+
+def test_unused_networks_are_left_out(tmp_path, no_onnx):
+    """Of the averaged network and the one that learnt, only the first scores."""
+    _, _, _, variables = run(tmp_path / "exported", shrink(ssae.get_config()))
+    weights = load_file(tmp_path / "exported" / portable.WEIGHTS)
+    assert len(variables) == 2 and {name.split("/")[0] for name in weights} == {"averaged"}
+
+
+def test_pixels_are_scaled_as_in_training():
+    pixels = np.arange(256, dtype=np.uint8)
+    np.testing.assert_array_equal(portable.scaled(pixels), sampling.scale(pixels))
+    np.testing.assert_array_equal(jax.jit(portable.scaled)(pixels), sampling.scale(pixels))
+
+
+def test_the_model_card():
+    fields = {"image_size": 16, "tried": 5, "differences": {portable.STABLEHLO: 1e-7}}
+    card = model_card.text(ABOUT, ["One.", "Two."], without_onnx="", files=["x.json"], **fields)
+    for line in (
+        "# Anomaly detector: bottle",
+        "- Images: 16 train, 5 calibration",
+        "One. Two.",
+        "| image auroc | 0.900 |",
+        "| image average precision | - |",
+        "| image auroc, dent (4 images) | 0.800 |",
+        "| good | 1 of 9 called defective | 11.1 % (0.3 % to 48 %) |",
+        "- `x.json`: as given",
+    ):
+        assert line in card.splitlines()
+    bare = model_card.text({}, [], without_onnx="no reason", files=[], **fields)
+    assert bare.startswith("# Anomaly detector\n") and "## Metrics" not in bare
+    assert "## Threshold" not in bare and "{size" not in bare and "None" not in bare
+    assert "- There is no `model.onnx`: no reason." in bare.splitlines()

@@ -1,0 +1,169 @@
+"""Decisions on new images: what is written for each, also for the bad one in ten thousand."""
+
+import csv
+import json
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from engine import prediction, threshold
+from engine.method import Score
+
+SIDE = 8
+FOUND = threshold.calibrate(  # of 19 good images: score 0.2 at the most, and 0.5 in a pixel
+    np.linspace(0.1, 0.2, 19), np.linspace(0.4, 0.5, 19)[:, None, None] * np.ones((1, 2, 2)), 0.05
+)
+
+
+def scorer(pixels):
+    """Score: the mean brightness, in [0, 1]; map: the brightness."""
+    assert pixels.dtype == np.uint8
+    maps = pixels.mean(-1) / 255
+    return Score(maps.mean((1, 2)), maps.astype(np.float32))
+
+
+def photo(path, bright=(), size=(SIDE, SIDE)):
+    """A dark image with bright pixels; its file is as large as `size`."""
+    pixels = np.full((SIDE, SIDE, 3), 13, np.uint8)
+    for row, column in bright:
+        pixels[row, column] = 255
+    shown = np.asarray(Image.fromarray(pixels).resize(size[::-1]))
+    return SimpleNamespace(path=path, pixels=pixels, shown=shown, size=size, reason="")
+
+
+def unreadable(path, reason="not a readable image"):
+    return SimpleNamespace(path=path, pixels=None, shown=None, size=(0, 0), reason=reason)
+
+
+def rows(folder):
+    with open(folder / "predictions.csv", newline="", encoding="utf-8") as file:
+        table = list(csv.DictReader(file))
+    lines = (folder / "predictions.jsonl").read_text().splitlines()
+    assert len(table) == len(lines)
+    return table, [json.loads(line) for line in lines]
+
+
+def predict_all(output, *photos, size=2):
+    batches = [photos[start : start + size] for start in range(0, len(photos), size)]
+    return prediction.predict_all(
+        scorer, iter(batches), FOUND, str(output), batch_size=size, total=len(photos)
+    )
+
+
+BRIGHT = [(row, column) for row in range(4) for column in range(3)]
+
+
+def test_a_row_by_hand(tmp_path):
+    """12 of 64 pixels are bright: a score of (52 x 13 + 12 x 255) / 64 / 255 = 0.229."""
+    assert predict_all(tmp_path, photo("in/a part.png", BRIGHT)) == {"defective": 1}
+    (row,), (line,) = rows(tmp_path)
+    assert line["path"] == row["path"] == "in/a part.png"
+    assert line["decision"] == row["decision"] == "defective"
+    assert line["score"] == pytest.approx((52 * 13 + 12 * 255) / 64 / 255)
+    assert float(row["score"]) == line["score"] and float(row["threshold"]) == FOUND.threshold
+    assert line["p_value"] == 1 / 20
+    region = {name: line[f"region_{name}"] for name in ("left", "top", "width", "height", "area")}
+    assert region == {"left": 0, "top": 0, "width": 3, "height": 4, "area": 12}
+    assert line["pictures"] == "000000_a_part" and line["reason"] is None and row["reason"] == ""
+    assert list(row) == list(line) == list(prediction.COLUMNS)
+
+
+def test_a_good_part_has_no_region_and_grey_pictures(tmp_path):
+    assert predict_all(tmp_path, photo("good.png")) == {"good": 1}
+    _, (line,) = rows(tmp_path)
+    assert line["region_area"] is None and line["p_value"] == 1.0
+    overlay, mask = (
+        np.asarray(Image.open(tmp_path / folder / "000000_good.png"))
+        for folder in ("overlays", "masks")
+    )
+    assert (overlay == 13).all() and not mask.any()
+    assert mask.dtype == bool
+
+
+def test_pictures_are_as_large_as_the_file(tmp_path):
+    predict_all(tmp_path, photo("large.png", BRIGHT, size=(24, 40)))
+    _, (line,) = rows(tmp_path)
+    pictures = {
+        folder: np.asarray(Image.open(tmp_path / folder / "000000_large.png"))
+        for folder in prediction.PICTURES
+    }
+    assert pictures["heat_maps"].shape == pictures["overlays"].shape == (24, 40, 3)
+    mask = pictures["masks"]
+    assert mask.shape == (24, 40) and mask.sum() == line["region_area"]
+    top, left = np.argwhere(mask).min(axis=0)
+    assert (top, left) == (line["region_top"], line["region_left"]) == (0, 0)
+    assert line["region_height"] == pytest.approx(12, abs=2)
+    assert line["region_width"] == pytest.approx(15, abs=3)
+
+
+def test_one_bad_file_costs_its_own_row(tmp_path):
+    photos = [photo("0.png"), unreadable("1.png"), photo("2.png", BRIGHT), unreadable("3.png")]
+    counts = predict_all(tmp_path, *photos, photo("4.png"))
+    assert counts == {"good": 2, "defective": 1, "unreadable": 2}
+    table, lines = rows(tmp_path)
+    assert [line["path"] for line in lines] == [f"{i}.png" for i in range(5)]
+    assert lines[1]["reason"] == table[1]["reason"] == "not a readable image"
+    assert lines[1]["score"] is lines[1]["pictures"] is None and table[1]["score"] == ""
+    assert sorted(path.stem for path in (tmp_path / "masks").iterdir()) == [
+        "000000_0",
+        "000002_2",
+        "000004_4",
+    ]
+
+
+def test_a_score_does_not_depend_on_its_neighbours():
+    batch = [photo("a"), unreadable("b"), photo("c", BRIGHT)]
+    together = prediction.predict(scorer, batch, FOUND, 4)
+    alone = [prediction.predict(scorer, [one], FOUND, 1)[0] for one in batch]
+    assert [one.score for one in together] == [one.score for one in alone]
+    assert [one.decision for one in together] == ["good", "unreadable", "defective"]
+    assert prediction.predict(scorer, [unreadable("x")], FOUND, 4)[0].reason
+
+
+def test_scores_that_are_not_finite_are_no_decision():
+    def broken(pixels):
+        score = scorer(pixels)
+        return score._replace(image=score.image * np.nan)
+
+    (made,) = prediction.predict(broken, [photo("a")], FOUND, 1)
+    assert made.decision == "unreadable" and "no finite score" in made.reason
+
+
+def test_hostile_names(tmp_path):
+    names = [
+        "../../etc/passwd.png",
+        "=1+1.png",
+        "a/\udcff\n.png",
+        "x" * 200 + ".png",
+        "..",
+        "a,b.png",
+    ]
+    predict_all(tmp_path, *(photo(name) for name in names))
+    lines = [json.loads(line) for line in (tmp_path / "predictions.jsonl").read_text().splitlines()]
+    assert [line["path"] for line in lines] == names
+    with open(tmp_path / "predictions.csv", newline="", errors="surrogateescape") as file:
+        table = list(csv.DictReader(file))
+    assert table[1]["path"] == "'=1+1.png" and table[2]["path"] == names[2]
+    files = sorted(path.name for path in (tmp_path / "masks").iterdir())
+    assert files == sorted(f"{line['pictures']}.png" for line in lines) and len(files) == len(names)
+    assert {path.name for path in tmp_path.iterdir()} == {*prediction.ROWS, *prediction.PICTURES}
+
+
+@pytest.mark.parametrize("name", prediction.ROWS)
+def test_predictions_are_not_mixed_with_others(tmp_path, name):
+    (tmp_path / name).write_text("precious")
+    with pytest.raises(FileExistsError, match=f"{name} exists: choose another --output"):
+        predict_all(tmp_path, photo("a"))
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+def test_what_was_decided_before_a_crash_is_kept(tmp_path):
+    def batches():
+        yield [photo("0.png"), photo("1.png")]
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        prediction.predict_all(scorer, batches(), FOUND, str(tmp_path), batch_size=2, total=4)
+    assert len(rows(tmp_path)[1]) == 2

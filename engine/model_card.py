@@ -3,7 +3,7 @@
 import importlib.metadata
 import platform
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from engine import portable
 from engine.threshold import percent
@@ -49,13 +49,20 @@ _LIMITS = """
 """
 
 
+class Trial(NamedTuple):
+    """How the exported forms did on held-out good images."""
+
+    count: int  # of the images
+    differences: Mapping[str, float]  # name of a form -> largest relative difference of a score
+    alone: float  # relative difference of an image's score, alone and among others
+
+
 def text(
     about: Mapping[str, Any],
     statement: Sequence[str],
     *,
     image_size: int,
-    tried: int,
-    differences: Mapping[str, float],
+    trial: Trial,
     without_onnx: str,
     files: Sequence[str],
 ) -> str:
@@ -65,8 +72,7 @@ def text(
       about: what results.json holds; what is missing there is missing here.
       statement: sentences about the threshold.
       image_size: side of the images, in pixels.
-      tried: images on which the exported forms were compared.
-      differences: name of a form -> the largest relative difference of a score.
+      trial: of the forms that are in the folder.
       without_onnx: why there is no ONNX, or ''.
       files: names of what else lies in the folder.
     """
@@ -80,7 +86,7 @@ def text(
         "At the threshold, of the test images": _at_threshold(about),
         "How to use it": _PREPARATION.format(size=image_size).strip(),
         "Files": "\n".join(f"- `{name}`: {_FILES.get(name, 'as given')}" for name in names),
-        "Checked": _checked(tried, differences, without_onnx),
+        "Checked": _checked(trial, without_onnx),
         "Limits": _LIMITS.format(
             size=image_size, onnx="" if without_onnx else "; ONNX has no such term"
         ).strip(),
@@ -129,14 +135,15 @@ def _at_threshold(about: Mapping[str, Any]) -> str:
     return _table(("parts", "wrong", "rate (95 % interval)"), rows)
 
 
-def _checked(tried: int, differences: Mapping[str, float], without_onnx: str) -> str:
+def _checked(trial: Trial, without_onnx: str) -> str:
     lines = [
-        f"- `{name}`: {tried} held-out good images got the scores of the trained networks, with a "
-        f"relative difference of {difference:.1e} at most, and the same decisions."
-        for name, difference in differences.items()
+        f"- `{name}`: {trial.count} held-out good images got the scores of the trained networks, "
+        f"with a relative difference of {difference:.1e} at most, and the same decisions."
+        for name, difference in trial.differences.items()
     ]
     missing = [f"- There is no `{portable.ONNX}`: {without_onnx}."] if without_onnx else []
-    return "\n".join(lines + missing)
+    alone = f"- An image scored alone and among others: scores differ by {trial.alone:.1e}."
+    return "\n".join([*lines, *missing, alone])
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -109,7 +109,7 @@ def write_report(
         f"<h1>{page.escape(subject)}</h1>",
         report_tables.verdict(results),
         *report_tables.promise(results),
-        _section("Curves", folder, curves),
+        f'<div class="curves">{_section("Curves", folder, curves)}</div>',
         *_images(scored, held_out, threshold),
         *report_tables.metrics(results),
         _section("Trained on", folder, inputs),

@@ -17,6 +17,8 @@ STYLE = """
 .verdict li { flex: 1 1 9em; border: 1px solid #ccc; border-radius: 6px; padding: .7em 1em }
 .verdict b { display: block; font-size: 1.9em; line-height: 1.2; white-space: nowrap }
 .promise { border-left: 6px solid #0072B2; padding: .1em 1em; background: #f3f7fa }
+.curves { display: grid; grid-template-columns: 1fr 1fr; gap: 0 1.5em; align-items: start }
+.curves h2, .curves figure:nth-of-type(4) { grid-column: 1 / -1 }
 .promise.broken { border-color: #D55E00; background: #fdf1e9 }
 """
 _HEADINGS = ("AUROC", "average precision", "prevalence")

@@ -170,7 +170,7 @@ def test_page_of_three_methods(tmp_path):
     found = Page(tmp_path / "out" / "compare.html")
     assert len(found.sources) == 5  # curves, histograms, three types of images
     assert all(source.startswith("data:image/png;base64,iVBOR") for source in found.sources)
-    assert "http" not in (tmp_path / "out" / "compare.html").read_text()
+    assert "://" not in (tmp_path / "out" / "compare.html").read_text()
     assert "script" not in found.tags
     assert list(found.tables) == [
         "bottle: metrics",

@@ -23,9 +23,8 @@ from engine.method import make
 from engine.scoring import scorer_of
 
 ROOT = Path(__file__).parents[1]
-SCRIPTS = dict(re.findall(r"```python\n# (\w+\.py)\n(.*?)```", *[
-    (ROOT / "docs" / "export.md").read_text(), re.DOTALL
-]))  # fmt: skip
+SCRIPT = re.compile(r"```python\n# (\w+\.py)\n(.*?)```", re.DOTALL)
+SCRIPTS = dict(SCRIPT.findall((ROOT / "docs" / "export.md").read_text()))
 ONNX = pytest.mark.skipif(
     importlib.util.find_spec("jax2onnx") is None, reason="requirements-onnx.txt is not installed"
 )
@@ -179,7 +178,9 @@ def test_an_onnx_that_scores_differently_stops_the_export(config, tmp_path, monk
         return lambda images: (np.ones(len(images)), np.ones(images.shape[:3]))
 
     monkeypatch.setattr(portable, "read_onnx", wrong)
-    with pytest.raises(ValueError, match="^model.onnx gives held-out image 0 the score 1, the"):
+    with pytest.raises(
+        ValueError, match="^model.onnx gives image 0 of 1 held-out ones the score 1, the"
+    ):
         run(tmp_path / "exported", config)
     assert not os.listdir(tmp_path)
 
@@ -194,7 +195,7 @@ def test_other_weights_stop_the_export(config, tmp_path, monkeypatch, no_onnx):
         return read(folder)
 
     monkeypatch.setattr(portable, "read_stablehlo", damaged)
-    with pytest.raises(ValueError, match="^model.stablehlo gives held-out image 0 .*nothing was"):
+    with pytest.raises(ValueError, match="^model.stablehlo gives image 0 of 1 .*nothing was"):
         run(tmp_path / "exported", config)
     assert not os.listdir(tmp_path)
 
@@ -228,6 +229,21 @@ def test_a_flipped_decision_stops_the_export(config, tmp_path, monkeypatch, no_o
     assert os.listdir(tmp_path) == ["exported"]
 
 
+def test_a_score_that_depends_on_the_batch_is_told(config, tmp_path, monkeypatch, caplog, no_onnx):
+    """As AnoGAN's does, by rounding; each form is compared in batches of the same size."""
+    method, variables = untrained(config)
+
+    def score(variables, images):
+        found = method.score(variables, images)
+        return found._replace(image=found.image * (1 + 1e-3 * (images.shape[0] == 1)))
+
+    fields = {"score_threshold": 1e9, "files": {}, "about": {}, "statement": []}
+    output = str(tmp_path / "exported")
+    other = method._replace(score=score)
+    export.export(other, variables, output, images=pixels_of(config), **fields)
+    assert "An image scored alone gets a score that differs by 1.0e-03" in caplog.text
+
+
 def changed(monkeypatch, change):
     read = portable.read_stablehlo
 
@@ -248,6 +264,12 @@ def test_nothing_is_overwritten(config, tmp_path, no_onnx, monkeypatch):
             run(tmp_path / name, config)
     assert sorted(os.listdir(tmp_path)) == ["file", "folder", "link"]
     assert not os.listdir(tmp_path / "folder")
+
+
+def test_without_images(config, tmp_path, no_onnx):
+    with pytest.raises(ValueError, match="no held-out good image"):
+        run(tmp_path / "exported", config, images=pixels_of(config)[:0])
+    assert not os.listdir(tmp_path)
 
 
 def test_where_nothing_can_be_written(config, tmp_path, no_onnx):
@@ -280,7 +302,8 @@ def test_pixels_are_scaled_as_in_training():
 
 
 def test_the_model_card():
-    fields = {"image_size": 16, "tried": 5, "differences": {portable.STABLEHLO: 1e-7}}
+    trial = model_card.Trial(5, {portable.STABLEHLO: 1e-7}, 2e-7)
+    fields = {"image_size": 16, "trial": trial}
     card = model_card.text(ABOUT, ["One.", "Two."], without_onnx="", files=["x.json"], **fields)
     for line in (
         "# Anomaly detector: bottle",
@@ -291,6 +314,7 @@ def test_the_model_card():
         "| image auroc, dent (4 images) | 0.800 |",
         "| good | 1 of 9 called defective | 11.1 % (0.3 % to 48 %) |",
         "- `x.json`: as given",
+        "- An image scored alone and among others: scores differ by 2.0e-07.",
     ):
         assert line in card.splitlines()
     bare = model_card.text({}, [], without_onnx="no reason", files=[], **fields)

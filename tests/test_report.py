@@ -1,17 +1,21 @@
 """Scores, JSON, pictures and the page: read back and compared with what went in."""
 
+import base64
 import csv
+import hashlib
+import html
 import json
 import os
 import re
 from html.parser import HTMLParser
+from pathlib import Path
 
 import numpy as np
 import pytest
 from absl import logging
 from PIL import Image
 
-from engine import figures, metrics, report
+from engine import figures, gallery, metrics, report, threshold
 
 SIDE = 16
 
@@ -53,7 +57,14 @@ def results_of(scored):
         "seconds": {"gan": 840.0},
         "versions": {"jax": "0.10.2"},
         "devices": ["TFRT_CPU_0"],
+        "threshold": threshold.content(FOUND, {}) | {"held_out": 19},
+        "at_threshold": threshold.rates(FOUND, scored.labels, scored.defects, scored.scores),
     }
+
+
+FOUND = threshold.calibrate(  # all of 19 held-out good images have lower scores than a defect
+    np.linspace(0.02, 0.06, 19), np.linspace(0.2, 1 / 3, 19)[:, None, None] * np.ones((2, 2)), 0.05
+)
 
 
 HISTORY = [
@@ -63,26 +74,29 @@ HISTORY = [
 ]
 
 
-def write(folder, scored, history=HISTORY, **changes):
+def write(folder, scored, history=HISTORY, found=FOUND, results=None, **changes):
     report.write_report(
         str(folder),
         scored=scored,
-        results=results_of(scored) | changes,
+        held_out=scored_set(good=3, defects=())._replace(masks=[None] * 3),
+        results=(results_of(scored) if results is None else results) | changes,
         history=history,
-        map_max=1.0,
+        threshold=found,
     )
 
 
 class Page(HTMLParser):
-    """Collects the texts of cells and the sources of images; fails on any script."""
+    """Collects the texts of cells, the sources of images, scripts, and other addresses."""
 
     def __init__(self, path):
         super().__init__()
-        self.rows, self.images, self.tags, self._cell = [], [], set(), False
-        self.feed(path.read_text())
+        self.rows, self.images, self.tags, self._cell = [], [], [], False
+        self.addresses, self.text = [], path.read_text()
+        self.feed(self.text)
 
     def handle_starttag(self, tag, attributes):
-        self.tags.add(tag)
+        self.tags.append(tag)
+        self.addresses += [value for name, value in attributes if name in ("href", "src", "action")]
         self._cell = tag in ("td", "th")
         if tag == "tr":
             self.rows.append([])
@@ -95,6 +109,15 @@ class Page(HTMLParser):
 
     def handle_endtag(self, tag):
         self._cell = False
+
+    def pictures(self, folder):
+        """The PNG files of `folder` that the page holds, in its order."""
+        names = {embedded(folder / name): name for name in os.listdir(folder) if ".png" in name}
+        return [names[source] for source in self.images if source in names]
+
+
+def embedded(path):
+    return f"data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}"
 
 
 def test_scores_round_trip(tmp_path):
@@ -165,13 +188,14 @@ def test_report_has_every_picture_and_number(tmp_path):
     write(tmp_path, scored)
     page = Page(tmp_path / "index.html")
     curves = ["roc.png", "precision_recall.png", "histogram.png", "training_curves.png"]
-    assert page.images == [*curves, *(f"defect_{n}.png" for n in ("cut", "good", "hole"))]
-    assert sorted(os.listdir(tmp_path)) == sorted([*page.images, "index.html"])
-    for name in page.images:
+    names = [*curves, *(f"defect_{n}.png" for n in ("cut", "good", "hole"))]
+    assert page.pictures(tmp_path) == names
+    assert sorted(os.listdir(tmp_path)) == sorted([*names, "index.html"])
+    for name in names:
         with Image.open(tmp_path / name) as picture:
-            assert min(picture.size) > 400
+            assert min(picture.size) > 300
     auroc = f"{results_of(scored)['image']['auroc']:.4f}"
-    assert ["image score", auroc] == page.rows[4][:2]
+    assert auroc in next(row for row in page.rows if row[0] == "image score")
     assert ["residual", "0.2500", "0.7500", "0.4286"] in page.rows
     assert ["gan", "1800", "14 min"] in page.rows
     assert ["jax", "0.10.2"] in page.rows
@@ -184,7 +208,7 @@ def test_one_class_skips_the_curves_and_says_why(tmp_path, monkeypatch):
     monkeypatch.setattr(logging, "warning", lambda text, *args: warnings.append(text % args))
     write(tmp_path, scored_set(defects=()), history=[])
     page = Page(tmp_path / "index.html")
-    assert page.images == ["histogram.png", "defect_good.png"]
+    assert page.pictures(tmp_path) == ["histogram.png", "defect_good.png"]
     assert [line.split(" is not drawn: ")[0] for line in warnings] == [
         "roc.png",
         "precision_recall.png",
@@ -197,7 +221,7 @@ def test_one_class_skips_the_curves_and_says_why(tmp_path, monkeypatch):
 def test_no_masks_no_reconstructions_no_results(tmp_path):
     scored = scored_set(reconstructions=False)
     scored = scored._replace(masks=[None] * 7, terms={})
-    report.write_report(str(tmp_path), scored=scored, results={}, history=[], map_max=0.5)
+    write(tmp_path, scored, history=[], results={})
     assert (tmp_path / "defect_cut.png").exists()
 
 
@@ -207,21 +231,27 @@ def test_hostile_names_stay_inside_and_are_escaped(tmp_path):
     scored = scored_set(good=2, defects=hostile)
     write(folder, scored, category="<b>&")
     page = Page(folder / "index.html")
-    assert not {"script", "b"} & page.tags
+    assert page.tags.count("script") == 1 and "<script>x" not in page.text
+    assert "&lt;script&gt;x" in page.text and "&lt;b&gt;&amp;" in page.text
     assert os.listdir(tmp_path) == ["report"]
     for name in os.listdir(folder):
         assert re.fullmatch("[A-Za-z0-9_-]+[.](png|html)", name)
-    assert len([name for name in page.images if name.startswith("defect_")]) == 6
+    assert len([name for name in page.pictures(folder) if name.startswith("defect_")]) == 6
 
 
 def test_safe_names_are_unique_where_case_is_ignored():
-    safe = figures.safe_names(["a/b", "a b", "A?B", "a_b_1", ""])
+    safe = report.safe_names(["a/b", "a b", "A?B", "a_b_1", ""])
     assert list(safe.values()) == ["a_b", "a_b_1", "A_B_2", "a_b_1_1", ""]
 
 
 def test_examples_are_evenly_spaced_by_score(tmp_path, monkeypatch):
     seen = {}
-    monkeypatch.setattr(figures, "examples", lambda path, **rest: seen.update(rest))
+
+    def examples(path, **rest):
+        seen.update(rest)
+        Path(path).touch()
+
+    monkeypatch.setattr(figures, "examples", examples)
     scored = scored_set(good=0, defects=["cut"] * 21)
     scored = scored._replace(scores=np.random.default_rng(0).permutation(21) / 100)
     write(tmp_path, scored)
@@ -236,6 +266,47 @@ def test_examples_are_evenly_spaced_by_score(tmp_path, monkeypatch):
 @pytest.mark.parametrize("map_max", [0.0, -1.0, float("nan"), float("inf")])
 def test_colour_scale_must_be_positive(tmp_path, map_max):
     with pytest.raises(ValueError, match="positive number"):
-        report.write_report(
-            str(tmp_path), scored=scored_set(), results={}, history=[], map_max=map_max
-        )
+        write(tmp_path, scored_set(), found=FOUND._replace(map_max=map_max))
+
+
+def test_the_page_needs_nothing_outside_itself(tmp_path):
+    write(tmp_path, scored_set())
+    page = Page(tmp_path / "index.html")
+    assert page.addresses and all(address.startswith("data:") for address in page.addresses)
+    assert "://" not in page.text and "url(" not in page.text
+    digest = base64.b64encode(hashlib.sha256(gallery.SCRIPT.encode()).digest()).decode()
+    policy = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src"
+    assert f"{policy} 'sha256-{digest}'" in page.text
+
+
+def test_the_verdict_is_on_top(tmp_path):
+    scored = scored_set()
+    scores = scored.scores.copy()
+    scores[0], scores[-1] = 0.9, 0.01  # a false alarm, and a hole that is missed
+    write(tmp_path, scored._replace(scores=scores))
+    top = Page(tmp_path / "index.html").text.split("<h2>Curves")[0]
+    assert "<b>1 of 4</b>good test parts called defective" in top
+    assert "<b>1 of 3</b>defective test parts not called so" in top
+    assert "5 % false alarms: guaranteed" in top and "NOT" not in top
+    for sentence in threshold.statement(FOUND):
+        assert sentence in html.unescape(top)
+    low, high = threshold.rates(FOUND, [1], ["hole"], np.array([0.01]))["hole"]["interval"]
+    row = next(row for row in Page(tmp_path / "index.html").rows if row[0] == "hole")
+    assert row[1:4] == ["1", "1 miss", "miss rate 100 %"]
+    assert row[4] == f"{threshold.percent(low)} to {threshold.percent(high)}"
+
+
+def test_a_rate_that_is_not_guaranteed_is_seen_to_be_none(tmp_path):
+    few = threshold.calibrate(np.linspace(0.02, 0.06, 6), np.ones((6, 2, 2)), 0.05)
+    told = threshold.content(few, {}) | {"held_out": 6}
+    write(tmp_path, scored_set(), found=few, threshold=told)
+    text = Page(tmp_path / "index.html").text
+    assert 'class="promise broken"' in text and "5 % false alarms: NOT guaranteed" in text
+
+
+def test_without_test_images_the_held_out_ones_are_shown(tmp_path):
+    write(tmp_path, scored_set(good=0, defects=()))
+    text = Page(tmp_path / "index.html").text
+    assert "There are no test images, so how often defects are missed is not known." in text
+    assert text.count("<figure data-type=") == 3 and 'class="worst"' not in text
+    assert (tmp_path / "histogram.png").exists()

@@ -83,7 +83,7 @@ def export(
             (folder / name).write_text(content, encoding="utf-8")
         _write_sums(folder)
     told = ", ".join(f"{name} {value:.1e}" for name, value in trial.differences.items())
-    logging.info("Largest relative difference of %d scores: %s.", trial.count, told)
+    logging.info("Largest relative difference of %d scores: %s.", trial.images, told)
     if trial.alone > TOLERANCE:
         logging.warning(
             "An image scored alone gets a score that differs by %.1e from the one among others: "
@@ -183,7 +183,8 @@ def _verify(
     return largest
 
 
-def _relative(scores: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+def _relative(scores: Any, wanted: Any) -> Any:
+    """The relative difference of float scores, [b] or []."""
     return np.abs(scores - wanted) / np.maximum(np.abs(wanted), 1e-30)
 
 

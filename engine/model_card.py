@@ -43,7 +43,7 @@ _LIMITS = """
 - The map shows where the score comes from; it does not measure a defect.
 - Scores were compared on the machine that exported. On an accelerator that rounds products to
   TF32 or bfloat16, they differ by more than is said here: set the threshold where it is used.
-- jax reads a serialised function for 6 months after the release that wrote it{onnx}.
+- A jax as new as the one above, and up to 6 months newer, reads the serialised function{onnx}.
 - Convolutions have the form that suits the backend that exported: elsewhere the function is the
   same, but not its speed.
 """
@@ -52,7 +52,7 @@ _LIMITS = """
 class Trial(NamedTuple):
     """How the exported forms did on held-out good images."""
 
-    count: int  # of the images
+    images: int  # how many they were
     differences: Mapping[str, float]  # name of a form -> largest relative difference of a score
     alone: float  # relative difference of an image's score, alone and among others
 
@@ -137,7 +137,7 @@ def _at_threshold(about: Mapping[str, Any]) -> str:
 
 def _checked(trial: Trial, without_onnx: str) -> str:
     lines = [
-        f"- `{name}`: {trial.count} held-out good images got the scores of the trained networks, "
+        f"- `{name}`: {trial.images} held-out good images got the scores of the trained networks, "
         f"with a relative difference of {difference:.1e} at most, and the same decisions."
         for name, difference in trial.differences.items()
     ]

@@ -68,9 +68,7 @@ def test_good_parts_alone_end_with_a_threshold_and_a_report(finished):
     for sentence in content["statement"]:
         assert sentence in done.stdout
     assert "With 10 good images the lowest rate that can be guaranteed is 9.1 %." in done.stdout
-    assert (
-        "mine: no test images, so nothing is known of how often" in done.stdout
-    )
+    assert "mine: no test images, so nothing is known of how often" in done.stdout
     results = json.loads((workdir / "results.json").read_text())
     assert results["counts"]["calibration"] == 10 and results["counts"]["test_good"] == 0
     assert "data:image" in (workdir / "report" / "index.html").read_text()
@@ -232,6 +230,29 @@ def test_good_and_bad_are_evaluated(finished, photos, tmp_path):
     for path, value in evaluated.items():  # predict = evaluate
         assert float(rows[path]["score"]) == pytest.approx(value, rel=1e-5)
         assert (rows[path]["decision"] == "defective") == (value > limit)
+
+
+def test_export_writes_a_folder_or_nothing(finished, photos, tmp_path):
+    """What it scores is tested in test_export.py."""
+    output = tmp_path / "models" / "model"
+    command = ("--mode=export", f"--workdir={finished[0]}", f"--output={output}")
+    done = program(*command)
+    assert done.returncode == 0, done.stderr
+    assert f"Exported: {output}" in done.stdout
+    names = {"model.stablehlo", "weights.safetensors", "threshold.json", "config.json"}
+    assert names | {"README.md", "SHA256SUMS"} <= {path.name for path in output.iterdir()}
+    threshold_file = json.loads((output / "threshold.json").read_text())
+    assert threshold_file == json.loads((finished[0] / "threshold.json").read_text())
+    assert f"{output} exists: name a new folder" in fails(*command)
+    shutil.copytree(photos / "good", tmp_path / "other")
+    (tmp_path / "other/day0/000.png").unlink()
+    shutil.copytree(finished[0], tmp_path / "w")
+    config = json.loads((tmp_path / "w/config.json").read_text())
+    config["data"]["folder"] = str(tmp_path / "other")
+    (tmp_path / "w/config.json").write_text(json.dumps(config))
+    none = ("--mode=export", f"--workdir={tmp_path}/w", f"--output={tmp_path}/none")
+    assert "have changed since training" in fails(*none)
+    assert not list(tmp_path.glob("none*"))
 
 
 def test_predict_needs_a_finished_workdir_with_a_threshold(finished, photos, tmp_path):

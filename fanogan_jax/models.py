@@ -134,7 +134,7 @@ _TensorFlowBatchNorm = partial(BatchNorm, momentum=0.99, epsilon=1e-3)
 
 
 def _mean_pool(images: jax.Array) -> jax.Array:
-    return nn.avg_pool(images, (2, 2), strides=(2, 2))
+    return nn.avg_pool(images, window_shape=(2, 2), strides=(2, 2))
 
 
 class _DownBlock(nn.Module):

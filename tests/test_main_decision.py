@@ -51,6 +51,12 @@ def arguments(folder, workdir, *others):
     ]
 
 
+def predict(workdir, images, output):
+    """What the program does of new photos; its exit code and output."""
+    paths = (f"--workdir={workdir}", f"--images={images}", f"--output={output}")
+    return program("--mode=predict", *paths)
+
+
 def read_rows(folder):
     with open(folder / "predictions.csv", newline="") as file:
         return list(csv.DictReader(file))
@@ -75,12 +81,7 @@ def test_good_parts_alone_end_with_a_threshold_and_a_report(finished):
 
 
 def test_new_photos_are_decided_on(finished, photos, tmp_path):
-    done = program(
-        "--mode=predict",
-        f"--workdir={finished[0]}",
-        f"--images={photos / 'new'}",
-        f"--output={tmp_path / 'out'}",
-    )
+    done = predict(finished[0], f"{photos / 'new'}", f"{tmp_path / 'out'}")
     assert done.returncode == 0, done.stderr
     rows = {os.path.basename(row["path"]): row for row in read_rows(tmp_path / "out")}
     assert {name: row["decision"] for name, row in rows.items()} == {
@@ -101,12 +102,7 @@ def test_new_photos_are_decided_on(finished, photos, tmp_path):
 
 def test_a_pattern_and_a_file(finished, photos, tmp_path):
     for index, (images, count) in enumerate([("new/**/*.bmp", 1), ("new/a.jpg", 1), ("n*", 3)]):
-        done = program(
-            "--mode=predict",
-            f"--workdir={finished[0]}",
-            f"--images={photos}/{images}",
-            f"--output={tmp_path}/{index}",
-        )
+        done = predict(finished[0], f"{photos}/{images}", f"{tmp_path}/{index}")
         assert done.returncode == 0, done.stderr
         assert len(read_rows(tmp_path / str(index))) == count
 
@@ -120,12 +116,7 @@ def test_one_bad_file_does_not_stop_the_others(finished, photos, tmp_path):
     Image.new("1", (20000, 20000)).save(images / "bomb.png")
     Image.new("CMYK", (30, 20)).save(images / "print.jpg")
     Image.new("LA", (30, 20)).save(images / "grey.png")
-    done = program(
-        "--mode=predict",
-        f"--workdir={finished[0]}",
-        f"--images={images}",
-        f"--output={tmp_path}/out",
-    )
+    done = predict(finished[0], f"{images}", f"{tmp_path}/out")
     assert done.returncode == 2, done.stderr
     rows = {os.path.basename(row["path"]): row for row in read_rows(tmp_path / "out")}
     assert len(rows) == 9 and "4 unreadable" in done.stdout
@@ -215,12 +206,7 @@ def test_good_and_bad_are_evaluated(finished, photos, tmp_path):
     assert results["image"]["auroc"] > 0.9 and results["pixel"]["auroc"] is None
     assert results["at_threshold"]["square"]["count"] == 4
     assert "of 4 square missed (95 % interval" in done.stdout
-    predicted = program(
-        "--mode=predict",
-        f"--workdir={workdir}",
-        f"--images={folder}",
-        f"--output={tmp_path}/out",
-    )
+    predicted = predict(workdir, f"{folder}", f"{tmp_path}/out")
     assert predicted.returncode == 0, predicted.stderr
     with open(workdir / "scores.csv", newline="") as file:
         evaluated = {str(folder / row["path"]): float(row["score"]) for row in csv.DictReader(file)}

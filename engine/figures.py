@@ -22,8 +22,7 @@ from engine.logs import to_pixels
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 STYLES = ("-", "--", "-.", ":")
 GREY = "#6B6B6B"
-DPI = 150
-EXAMPLES_DPI = 100  # a page holds many of them
+DPI, EXAMPLES_DPI = 150, 100  # a page holds many examples
 NOT_METRICS = ("stage", "step", "steps_per_second", "seconds")
 # Inches on a page of examples: a picture with its gap, without, its caption; titles; colour bar.
 CELL, SIDE, CAPTION, MARGIN, HEAD, BAR = 2.0, 1.92, 0.34, 0.15, 1.0, 1.3
@@ -61,8 +60,7 @@ def histogram(
     """How the image scores of good, defective and held-out good images are spread."""
     figure = Figure(figsize=(6.4, 4.2), dpi=DPI, layout="constrained")
     axes = figure.add_subplot()
-    label = f"threshold {threshold:.4g}"
-    axes.axvline(threshold, color="black", linewidth=1.6, linestyle="--", label=label)
+    axes.axvline(threshold, color="black", linestyle="--", label=f"threshold {threshold:.4g}")
     draw_histogram(axes, labels, scores, title, held_out)
     figure.savefig(path)
 
@@ -90,9 +88,10 @@ def draw_precision_recall(
         area = metrics.average_precision_score(labels, values)
         label = f"{plain(name)}: average precision {area:.3f}"
         axes.plot(x, y, drawstyle="steps-post", label=label, **_line(i, alike))
-    prevalence = float(np.mean(labels))
-    label = f"prevalence (chance): {prevalence:.3f}"
-    axes.axhline(prevalence, color=GREY, linewidth=1, linestyle=(0, (2, 3)), label=label)
+    label = f"prevalence (chance): {np.mean(labels):.3f}"
+    axes.axhline(
+        float(np.mean(labels)), color=GREY, linewidth=1, linestyle=(0, (2, 3)), label=label
+    )
     _legend(axes)
 
 
@@ -101,6 +100,9 @@ def draw_histogram(
 ) -> None:
     """Draws a group per label into `axes`, in shared bins, and one of the scores `held_out`."""
     bins = np.histogram_bin_edges([*scores, *held_out], bins=30)
+    if 0 < 50 * bins[0] < bins[-1]:  # else all good images would be in the first bin
+        bins = np.geomspace(bins[0], bins[-1], bins.size)
+        axes.set_xscale("log")
     groups = (
         ("good", scores[labels == 0], ""),
         ("defective", scores[labels == 1], "////"),

@@ -21,9 +21,10 @@ STYLE = """
 .worst { border-top: 1px solid #e4e4e4; padding-top: .8em }
 .worst div { display: flex; flex-wrap: wrap; gap: .8em }
 .worst span { font-size: 13px; color: #555 }
-.worst img { width: 210px; height: auto; margin: 0 }
+.worst img { width: 210px; height: auto; margin: 0; border: 1px solid #ddd }
 .worst figcaption, #gallery figcaption { overflow-wrap: anywhere }
-.scale { display: flex; gap: .6em; font-size: 13px; color: #555; align-items: center }
+.scale { max-width: none; display: flex; gap: .6em; font-size: 13px; color: #555;
+ align-items: center }
 .scale img { width: 200px; height: 12px; margin: 0 }
 #filter { position: sticky; top: 0; background: #fff; padding: .6em 0; z-index: 1 }
 #filter[hidden], #gallery [hidden] { display: none }

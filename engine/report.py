@@ -22,6 +22,7 @@ from engine.logs import PREVIEW, write_text
 from engine.threshold import Threshold
 
 EXAMPLES = 6
+TRAINING = "training_curves.png"
 FORMULA = ("=", "+", "-", "@", "\t", "\r")  # a spreadsheet would run a cell that begins so
 
 Draw = Callable[..., None]
@@ -99,6 +100,7 @@ def write_report(
     os.makedirs(folder, exist_ok=True)
     subject = ", ".join(str(results[key]) for key in ("method", "category") if key in results)
     curves = _write_curves(folder, scored, held_out, history, threshold, subject)
+    training = {name: curves.pop(name) for name in [TRAINING] if name in curves}
     examples = _write_examples(folder, scored, threshold.map_max, subject)
     inputs = {
         name: f"what stage {name.removeprefix(PREVIEW).removesuffix('.png')} is trained on"
@@ -110,6 +112,7 @@ def write_report(
         report_tables.verdict(results),
         *report_tables.promise(results),
         f'<div class="curves">{_section("Curves", folder, curves)}</div>',
+        _section("Training curves", folder, training),
         *_images(scored, held_out, threshold),
         *report_tables.metrics(results),
         _section("Trained on", folder, inputs),
@@ -169,7 +172,7 @@ def _write_curves(
     groups = (labels, scores, np.asarray(held_out.scores), threshold.threshold)
     draw("histogram.png", "Image scores", "", figures.histogram, *groups)
     missing = "" if history else "there is no training history"
-    draw("training_curves.png", "Training", missing, figures.training_curves, history)
+    draw(TRAINING, "Training", missing, figures.training_curves, history)
     return shown
 
 

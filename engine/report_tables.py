@@ -17,8 +17,9 @@ STYLE = """
 .verdict li { flex: 1 1 9em; border: 1px solid #ccc; border-radius: 6px; padding: .7em 1em }
 .verdict b { display: block; font-size: 1.9em; line-height: 1.2; white-space: nowrap }
 .promise { border-left: 6px solid #0072B2; padding: .1em 1em; background: #f3f7fa }
-.curves { display: grid; grid-template-columns: 1fr 1fr; gap: 0 1.5em; align-items: start }
-.curves h2, .curves figure:nth-of-type(4) { grid-column: 1 / -1 }
+.curves { display: grid; grid-template-columns: repeat(auto-fill, minmax(24em, 1fr));
+ gap: 0 1.5em; align-items: start }
+.curves h2 { grid-column: 1 / -1 }
 .promise.broken { border-color: #D55E00; background: #fdf1e9 }
 """
 _HEADINGS = ("AUROC", "average precision", "prevalence")
@@ -60,7 +61,8 @@ def promise(results: Results) -> list[str]:
     parts = []
     if found := results.get("threshold"):
         guaranteed, asked = found["guaranteed"], percent(found["false_alarm_rate"])
-        word = f"{asked} false alarms: {'guaranteed' if guaranteed else 'NOT guaranteed'}"
+        kept = "guaranteed under the conditions below" if guaranteed else "NOT guaranteed"
+        word = f"{asked} false alarms: {kept}"
         sentences = "\n".join(f"<p>{page.escape(line)}</p>" for line in found["statement"])
         parts.append(
             f'<h2>Threshold</h2><div class="promise{"" if guaranteed else " broken"}">'

@@ -56,6 +56,12 @@ def test_mistakes_by_hand():
     assert order == [0.9, 0.5, 0.1, 0.3]
 
 
+def test_equal_scores_keep_the_order_of_the_test_set():
+    found = gallery.order(example([0.5] * 5, [0, 1, 0, 1, 1]), 0.5)
+    assert found.ranked.tolist() == [0, 1, 2, 3, 4] and found.above == 0
+    assert found.misses.tolist() == [1, 3, 4]
+
+
 def test_only_the_worst_are_shown_large():
     scored = example(np.arange(20) / 10, [0] * 10 + [1] * 10)
     text = "".join(gallery.mistakes(scored, threshold_of(-1.0)))
@@ -103,12 +109,16 @@ def browse(page, fragment, folder):
 @pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium")
 def test_the_filter_works_in_a_browser(tmp_path):
     """From a file; the address chooses a filter as a click would."""
-    scored = scored_set(defects=["cut", "cut", "<script>alert(1)</script>"])
+    script = "<script>document.body.remove()</script>"
+    scored = scored_set(defects=["cut", "cut", script])
+    scored.scores[:] = [0.01] * 6 + [0.9]  # both cuts are missed
     write(tmp_path / "report", scored)
     page = tmp_path / "report" / "index.html"
     for fragment, types in (
         ("", "012"),
         ("#type=all", "012"),
+        ("#type=nonsense", "012"),
+        ("#type=wrong", "2"),
         ("#type=0", "0"),
         ("#type=2", "2"),
     ):

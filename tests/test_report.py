@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from absl import logging
+from matplotlib.figure import Figure
 from PIL import Image
 
 from engine import figures, gallery, metrics, report, threshold
@@ -310,3 +311,15 @@ def test_without_test_images_the_held_out_ones_are_shown(tmp_path):
     assert "There are no test images, so how often defects are missed is not known." in text
     assert text.count("<figure data-type=") == 3 and 'class="worst"' not in text
     assert (tmp_path / "histogram.png").exists()
+
+
+@pytest.mark.parametrize(("top", "scale"), [(1.0, "log"), (0.04, "linear"), (-1.0, "linear")])
+def test_the_histogram_tells_good_scores_apart(top, scale):
+    """Also where a defect has a score a hundred times as high: by a logarithmic scale."""
+    axes = Figure().add_subplot()
+    scores = np.array([0.01, 0.02, 0.03, top])
+    figures.draw_histogram(axes, np.array([0, 0, 0, 1]), scores, "title", [0.01, 0.015])
+    assert axes.get_xscale() == scale
+    good, defective, held_out = [patch.get_data().values for patch in axes.patches]
+    assert (good.sum(), defective.sum(), held_out.sum()) == (3, 1, 2)
+    assert top < 0 or (good > 0).sum() == 3

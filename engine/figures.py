@@ -88,10 +88,9 @@ def draw_precision_recall(
         area = metrics.average_precision_score(labels, values)
         label = f"{plain(name)}: average precision {area:.3f}"
         axes.plot(x, y, drawstyle="steps-post", label=label, **_line(i, alike))
-    label = f"prevalence (chance): {np.mean(labels):.3f}"
-    axes.axhline(
-        float(np.mean(labels)), color=GREY, linewidth=1, linestyle=(0, (2, 3)), label=label
-    )
+    prevalence = float(np.mean(labels))
+    label = f"prevalence (chance): {prevalence:.3f}"
+    axes.axhline(prevalence, color=GREY, linewidth=1, linestyle=(0, (2, 3)), label=label)
     _legend(axes)
 
 
@@ -111,13 +110,12 @@ def draw_histogram(
     for colour, (name, mine, hatch) in zip(COLOURS, groups, strict=False):
         if mine.size:
             bars = axes.stairs(np.histogram(mine, bins)[0], bins, fill=True, hatch=hatch)
-            bars.set(facecolor=f"{colour}66", edgecolor=colour, linewidth=1.4)
-            bars.set_label(f"{name} ({mine.size} images)")
-    axes.set(xlabel="image score (higher = more anomalous)", ylabel="images")
+            bars.set(fc=f"{colour}66", ec=colour, lw=1.4, label=f"{name} ({mine.size} images)")
+    axes.set(xlabel="image score (higher = more anomalous)", ylabel="images", ymargin=0.45)
     axes.set_title(plain(title), fontsize=11, loc="left", parse_math=False)
     axes.yaxis.set_major_locator(MaxNLocator(integer=True))
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(fontsize=9, frameon=False)
+    axes.legend(fontsize=9, framealpha=0.85, edgecolor="none")
 
 
 def training_curves(path: str, history: Sequence[Mapping[str, Any]], title: str) -> None:

@@ -19,7 +19,7 @@ import jax
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 from jax import export
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file, save
 
 from engine.method import Method, Variables
 
@@ -61,7 +61,7 @@ def write_weights(
     one = export.export(jax.jit(score))(*_specs(weights, (1, *shape)))
     used = {tuple(weights)[i].split("/")[0] for i in one.module_kept_var_idx if i < len(weights)}
     weights = {name: array for name, array in weights.items() if name.split("/")[0] in used}
-    save_file(weights, folder / WEIGHTS)
+    (folder / WEIGHTS).write_bytes(save(weights))  # `save_file` would hide it from other users
     return weights
 
 

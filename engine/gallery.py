@@ -81,7 +81,7 @@ class Order(NamedTuple):
 
 def order(scored: Scored, threshold: float) -> Order:
     """The images by score, and those about which the threshold is wrong."""
-    scores, defective = np.asarray(scored.scores), np.asarray(scored.labels) == 1
+    scores, defective = np.asarray(scored.scores, np.float64), np.asarray(scored.labels) == 1
     called = scores > threshold
     ranked = np.argsort(-scores, kind="stable")
     lowest = np.argsort(scores, kind="stable")

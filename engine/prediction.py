@@ -103,12 +103,13 @@ def _decide(photo: Photo, threshold: Threshold, score: Any, values: np.ndarray) 
     if not (np.isfinite(score) and np.isfinite(values).all()):
         reason = "the networks give no finite score"
         return Prediction(photo.path, UNREADABLE, threshold.threshold, reason=reason)
+    score = float(score)  # the threshold has more digits than float32 holds
     mask = heat.resize(values, photo.size) > threshold.pixel_threshold
     return Prediction(
         photo.path,
         DEFECTIVE if score > threshold.threshold else GOOD,
         threshold.threshold,
-        score=float(score),
+        score=score,
         p_value=float(p_values(threshold, score)),
         region=heat.largest_region(mask),
         map=values,

@@ -133,7 +133,7 @@ def rates(
       each defect, where it is a miss; the exact 95 % interval of Clopper and Pearson.
     """
     names = np.where(np.asarray(labels) == 0, "good", np.asarray(defects, dtype=object))
-    wrong = (np.asarray(scores) > threshold.threshold) != (np.asarray(labels) == 1)
+    wrong = (np.asarray(scores, np.float64) > threshold.threshold) != (np.asarray(labels) == 1)
 
     def of(name: str) -> dict[str, Any]:
         count, errors = int((names == name).sum()), int(wrong[names == name].sum())
@@ -188,11 +188,12 @@ def percent(rate: float) -> str:
 
 def content(threshold: Threshold, network: Mapping[str, Any]) -> dict[str, Any]:
     """What threshold.json holds; `network` says of which networks and score the threshold is."""
+    tuned = bool(network.get("score"))
     return threshold._asdict() | {
         "interval": list(threshold.interval),
         "calibration_scores": list(threshold.calibration_scores),
-        "guaranteed": threshold.guaranteed_rate <= threshold.false_alarm_rate,
-        "statement": statement(threshold, tuned=bool(network.get("score"))),
+        "guaranteed": threshold.guaranteed_rate <= threshold.false_alarm_rate and not tuned,
+        "statement": statement(threshold, tuned=tuned),
         "network": dict(network),
     }
 

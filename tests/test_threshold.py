@@ -155,6 +155,11 @@ def test_the_file_gives_the_same_bits(tmp_path):
     assert content["guaranteed"] and content["statement"] == threshold.statement(found)
 
 
+def test_after_tuning_on_the_same_images_nothing_is_guaranteed():
+    tuned = threshold.content(calibrated(range(21)), NETWORK | {"score": {"smoothing": 2.0}})
+    assert not tuned["guaranteed"] and "chosen with the help" in tuned["statement"][-1]
+
+
 def test_a_file_of_other_networks_is_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match="--mode=evaluate"):
         threshold.read(str(tmp_path), NETWORK)

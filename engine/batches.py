@@ -76,8 +76,12 @@ def gather(
     images = jnp.where(half, jnp.flip(images, axis=-3), images)
     if size[0] == size[1]:
         images = jnp.where(odd, jnp.swapaxes(images, -3, -2), images)
-    # As data/sampling.py scales them, to the bit.
-    return (2 * images.astype(jnp.float32) - 255) * np.float32(1 / 255)
+    return scaled(images)
+
+
+def scaled(pixels: Any) -> Any:
+    """uint8 in [0, 255] -> float32 in [-1, 1], NumPy or JAX, as data/sampling.py to the bit."""
+    return (2 * pixels.astype(np.float32) - 255) * np.float32(1 / 255)
 
 
 def resident_if_it_fits(

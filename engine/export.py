@@ -22,6 +22,7 @@ import numpy as np
 from absl import logging
 
 from engine import model_card, portable
+from engine.batches import scaled
 from engine.method import Method, Score, Variables
 from engine.scoring import scorer_of
 
@@ -137,7 +138,7 @@ def _try_forms(
         raise ValueError("there is no held-out good image to try an export on: hold out some")
     batches = [images[:1], *(images[i : i + _BATCH] for i in range(0, len(images), _BATCH))]
     scorer = scorer_of(method, variables)
-    expected: list[Score] = [jax.device_get(scorer(portable.scaled(batch))) for batch in batches]
+    expected: list[Score] = [jax.device_get(scorer(scaled(batch))) for batch in batches]
     forms = {portable.STABLEHLO: portable.read_stablehlo}
     if not without_onnx:
         forms[portable.ONNX] = portable.read_onnx

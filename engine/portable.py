@@ -21,6 +21,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from jax import export
 from safetensors.numpy import load_file, save
 
+from engine.batches import scaled
 from engine.method import Method, Variables
 
 STABLEHLO, WEIGHTS, ONNX = "model.stablehlo", "weights.safetensors", "model.onnx"
@@ -34,11 +35,6 @@ Scoring = Callable[[Weights, Any], dict[str, jax.Array]]
 
 Form = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
 """uint8 [b, S, S, 3] -> scores [b], maps [b, S, S]."""
-
-
-def scaled(pixels: Any) -> Any:
-    """uint8 in [0, 255] -> float32 in [-1, 1], of NumPy and JAX: data/sampling.py's, to the bit."""
-    return (2 * pixels.astype(np.float32) - 255) * np.float32(1 / 255)
 
 
 def scoring(method: Method) -> Scoring:

@@ -19,7 +19,7 @@ from safetensors.numpy import load_file, save_file
 
 from configs import ae_l2, anogan, fanogan, ssae
 from data import sampling
-from engine import export, model_card, portable
+from engine import batches, export, model_card, portable
 from engine.method import make
 from engine.scoring import scorer_of
 
@@ -299,8 +299,8 @@ def test_unused_networks_are_left_out(tmp_path, no_onnx):
 
 def test_pixels_are_scaled_as_in_training():
     pixels = np.arange(256, dtype=np.uint8)
-    np.testing.assert_array_equal(portable.scaled(pixels), sampling.scale(pixels))
-    np.testing.assert_array_equal(jax.jit(portable.scaled)(pixels), sampling.scale(pixels))
+    np.testing.assert_array_equal(batches.scaled(pixels), sampling.scale(pixels))
+    np.testing.assert_array_equal(jax.jit(batches.scaled)(pixels), sampling.scale(pixels))
 
 
 def test_the_model_card():

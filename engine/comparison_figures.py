@@ -19,13 +19,13 @@ from matplotlib.ticker import MaxNLocator
 
 from engine.figures import (
     DPI,
-    HEAT,
     draw_histogram,
     draw_picture,
     draw_precision_recall,
     draw_roc,
     plain,
 )
+from engine.heat import HEAT
 
 PICTURE_DPI = 100  # a page holds dozens of pictures
 COLUMNS = 3

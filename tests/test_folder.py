@@ -1,7 +1,5 @@
 """A folder of own images: which are trained on, held out and tested with, and what is refused."""
 
-import builtins
-import io
 import os
 import subprocess
 import sys
@@ -10,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from test_data import forbid_opening
 
 from data import decoding, folder, pipeline
 
@@ -289,29 +288,12 @@ def test_the_copy_of_a_folder_is_split_alike_on_another_machine(product):
 # ---------------------------------------------------------------- without the test set
 
 
-def forbid_bad(monkeypatch):
-    """Whatever Python opens or lists below a folder 'bad' is an error."""
-
-    def guarded(function):
-        def call(path=".", *args, **options):
-            if isinstance(path, str | os.PathLike):
-                assert "bad" not in Path(path).parts, f"{path} is opened"
-            return function(path, *args, **options)
-
-        return call
-
-    for module, name in ((builtins, "open"), (io, "open"), (os, "open")):
-        monkeypatch.setattr(module, name, guarded(getattr(module, name)))
-    for name in ("listdir", "scandir"):
-        monkeypatch.setattr(os, name, guarded(getattr(os, name)))
-
-
 def test_without_the_test_set_bad_is_neither_opened_nor_listed(product, monkeypatch):
     healthy = load(product, seed=1)
     for path in (product / "bad").rglob("*.*"):
         path.write_text("no image")
     with monkeypatch.context() as patch:
-        forbid_bad(patch)
+        forbid_opening(["bad"], patch)
         with pytest.raises(AssertionError, match="is opened"):
             load(product, seed=1)
         alone = load(product, seed=1, test=False)

@@ -8,20 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from test_data import picture, save
 
 from data import images, photos, pipeline
 
 SIZE = 16
-
-
-def picture(seed, shape=(20, 18, 3)):
-    return np.random.default_rng(seed).integers(0, 256, shape, np.uint8)
-
-
-def save(path, pixels, **options):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(pixels).save(path, **options)
-    return path
 
 
 @pytest.fixture

@@ -5,6 +5,9 @@ The environment is set before JAX starts; pytest imports this file first.
 
 import os
 import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 
 # Tests that run the same step twice, such as those of resuming, compile it once.
 _CACHE = tempfile.TemporaryDirectory(prefix="fanogan-tests-")
@@ -90,3 +93,57 @@ def images() -> np.ndarray:
     y, x = np.mgrid[-1:1:16j, -1:1:16j]
     disc = np.where(x**2 + y**2 < 0.5, 0.6, -0.6)[None, :, :, None]
     return (disc + 0.1 * rng.standard_normal((16, 16, 16, 3))).astype(np.float32)
+
+
+# (promise, what was tried) -> [tries, survivals, seconds of the slowest]
+_TALLY = pytest.StashKey[dict[tuple[str, str], list[float]]]()
+
+
+@pytest.fixture
+def tries(request) -> Callable[[str], AbstractContextManager[None]]:
+    """`with tries("what is tried"):` is one try of what the test's mark `promise` names.
+
+    It survives if nothing is raised. All of a promise are lines of the table at the end.
+    """
+    promise = request.node.get_closest_marker("promise").args[0]
+
+    return lambda what: _one(request.config, promise, what)
+
+
+@contextmanager
+def _one(config: pytest.Config, promise: str, what: str) -> Iterator[None]:
+    counts = config.stash[_TALLY].setdefault((promise, what), [0, 0, 0.0])
+    start = time.monotonic()
+    counts[0] += 1
+    try:
+        yield
+        counts[1] += 1
+    finally:
+        counts[2] = max(counts[2], time.monotonic() - start)
+
+
+def pytest_configure(config):
+    config.stash[_TALLY] = {}
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item):
+    """A test with the mark `promise(number, what)` is itself one try."""
+    mark = item.get_closest_marker("promise")
+    if mark is None or len(mark.args) < 2:
+        return (yield)
+    with _one(item.config, *mark.args):
+        return (yield)
+
+
+def pytest_terminal_summary(terminalreporter, config):
+    """The table of docs/reliability.md."""
+    if not (tally := config.stash[_TALLY]):
+        return
+    terminalreporter.section("promises")
+    terminalreporter.line("| promise | what was tried | tries | survived | worst time |")
+    terminalreporter.line("|---|---|---|---|---|")
+    for (promise, what), (count, survived, worst) in sorted(
+        tally.items(), key=lambda entry: (int(entry[0][0].removeprefix("R")), entry[0][1])
+    ):
+        terminalreporter.line(f"| {promise} | {what} | {count} | {survived} | {worst:.1f} s |")

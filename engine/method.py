@@ -6,7 +6,6 @@ scores are float32, higher = more anomalous.
 
 import dataclasses
 import inspect
-import pkgutil
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -15,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from engine import parallel
+from engine import names, parallel
 
 Variables = Mapping[str, Mapping[str, Any]]
 """Network -> collections ('params', 'batch_stats'), as Flax's `init` gives them."""
@@ -95,15 +94,13 @@ def make(section: Mapping[str, Any], *args: Any) -> Any:
     Lists become tuples, so that a section read back from JSON is the section that was written.
 
     Raises:
-      ValueError: `fn` names nothing, or does not take these fields.
+      ValueError: `fn` names nothing, or what is not for a config to name (engine/names.py), or
+        does not take these fields.
     """
     fields = dict(section)
     name = fields.pop("fn")
     fields = {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}
-    try:
-        function = pkgutil.resolve_name(name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise ValueError(f"fn={name!r} names nothing ('module:attribute'): {error}") from error
+    function = names.resolve(name)
     try:
         inspect.signature(function).bind(*args, **fields)
     except TypeError as error:

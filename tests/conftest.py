@@ -4,10 +4,12 @@ The environment is set before JAX starts; pytest imports this file first.
 """
 
 import os
+import runpy
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
 
 # Tests that run the same step twice, such as those of resuming, compile it once.
 _CACHE = tempfile.TemporaryDirectory(prefix="fanogan-tests-")
@@ -20,6 +22,12 @@ os.environ["XLA_FLAGS"] = (
 )
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["JAX_NUMPY_RANK_PROMOTION"] = "raise"
+# Nor is there another machine, for programs that the tests start either.
+_OFFLINE = Path(__file__).parent / "offline"
+os.environ["OFFLINE_LOG"] = os.path.join(_CACHE.name, "connections")
+_PATHS = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+os.environ["PYTHONPATH"] = os.pathsep.join([str(_OFFLINE), *filter(None, _PATHS)])
+runpy.run_path(str(_OFFLINE / "sitecustomize.py"))
 
 import numpy as np
 import pytest
@@ -93,6 +101,16 @@ def images() -> np.ndarray:
     y, x = np.mgrid[-1:1:16j, -1:1:16j]
     disc = np.where(x**2 + y**2 < 0.5, 0.6, -0.6)[None, :, :, None]
     return (disc + 0.1 * rng.standard_normal((16, 16, 16, 3))).astype(np.float32)
+
+
+@pytest.fixture(autouse=True)
+def no_connections() -> Iterator[None]:
+    """Fails a test that, or whose program, tried to reach another machine."""
+    yield
+    log = Path(os.environ["OFFLINE_LOG"])
+    tried = log.read_text() if log.exists() else ""
+    log.unlink(missing_ok=True)
+    assert not tried, f"connections to other machines:\n{tried}"
 
 
 # (promise, what was tried) -> [tries, survivals, seconds of the slowest]

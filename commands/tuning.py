@@ -62,7 +62,8 @@ def _trained_weights(config: ConfigDict, workdir: str, splits: pipeline.Splits) 
     """Name -> folder below the workdir of a network for each weight of the loss, the own first."""
     loss = config.training.loss
     folders = {f"corrupted_weight={loss.get('corrupted_weight')}": "."}
-    for weight in config.tuning.corrupted_weights if "corrupted_weight" in loss else ():
+    weights = config.tuning.corrupted_weights if "corrupted_weight" in loss else ()
+    for weight in map(float, weights):  # a text from a stranger's config could name any folder
         if (name := f"corrupted_weight={weight}") not in folders:
             folders[name] = os.path.join("tuning", name)
             variant = config.copy_and_resolve_references()

@@ -42,11 +42,13 @@ def write_maps(
       ValueError: a map is not finite, two images would share a file, or a name is no file name.
       OSError: the files cannot be written.
     """
+    if not _is_name(category):  # the folder of that name is replaced
+        raise ValueError(f"{category!r}: no name for a folder in {workdir}/maps: rename it")
     names = [f"{defect}/{_id(path)}.tiff" for path, defect in zip(paths, defects, strict=True)]
     for i, name in enumerate(names):
         if (first := names.index(name)) != i:
             raise ValueError(f"{paths[first]} and {paths[i]} would share maps/{name}: rename one")
-        if not all(_SAFE.fullmatch(part) and part not in (".", "..") for part in name.split("/")):
+        if not all(map(_is_name, name.split("/"))):
             raise ValueError(f"{paths[i]}: no name for a file in {workdir}/maps: rename it")
         if not np.isfinite(maps[i]).all():
             raise ValueError(f"{paths[i]}: the anomaly map is not finite: train again")
@@ -60,6 +62,10 @@ def write_maps(
     shutil.rmtree(folder, ignore_errors=True)
     os.replace(new, folder)
     return os.path.dirname(folder)
+
+
+def _is_name(part: str) -> bool:
+    return bool(_SAFE.fullmatch(part)) and part not in (".", "..")
 
 
 def _id(path: str) -> str:

@@ -154,6 +154,9 @@ def chosen(workdir: str) -> tuple[str, dict[str, Any]]:
     try:
         with open(path, encoding="utf-8") as file:
             choice = json.load(file)["chosen"]
-        return os.path.normpath(os.path.join(workdir, choice["folder"])), dict(choice["score"])
+        folder = os.path.normpath(choice["folder"])
+        if os.path.isabs(folder) or folder.startswith(os.pardir):
+            raise ValueError(f"{folder} is not in the workdir")
+        return os.path.normpath(os.path.join(workdir, folder)), dict(choice["score"])
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path} is damaged ({error!r}): tune again, or remove it") from error

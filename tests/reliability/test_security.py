@@ -1,6 +1,8 @@
 """No data becomes code, and no name in it leads out of the workdir."""
 
 import ast
+import json
+import os
 import subprocess
 from pathlib import Path
 
@@ -8,8 +10,10 @@ import numpy as np
 import pytest
 from test_main import ROOT, picture, save
 
+from commands import tuning as tune_command
+from configs import ssae
 from data import decoded, pipeline
-from engine import comparison_runs, official
+from engine import comparison_runs, official, tuning
 
 MODULES = set("pickle marshal shelve dill cloudpickle joblib urllib requests http socket".split())
 CALLS = {"eval", "exec", "compile", "__import__", "os.system", "os.popen", "torch.load"}
@@ -169,3 +173,30 @@ def test_maps_never_replace_a_folder_elsewhere(category, tmp_path, tries):
                 sizes=np.array([[8, 8]]),
             )
         assert kept.exists() and list(tmp_path.iterdir()) == [kept]
+
+
+@pytest.mark.promise("R15")
+@pytest.mark.parametrize("folder", ["..", "../other", "tuning/../../other", "{absolute}"])
+def test_networks_are_never_taken_from_elsewhere(folder, tmp_path, tries):
+    folder = folder.replace("{absolute}", str(tmp_path / "other"))
+    choice = {"chosen": {"folder": folder, "score": {}}}
+    (tmp_path / tuning.TUNING_FILE).write_text(json.dumps(choice))
+    with tries("a name from data that leads out of the workdir is refused"):
+        with pytest.raises(ValueError, match="is not in the workdir"):
+            tuning.chosen(str(tmp_path))
+
+
+def test_networks_are_taken_from_where_tuning_put_them(tmp_path):
+    for folder in (".", "tuning/corrupted_weight=0.1"):
+        choice = {"chosen": {"folder": folder, "score": {}}}
+        (tmp_path / tuning.TUNING_FILE).write_text(json.dumps(choice))
+        assert tuning.chosen(str(tmp_path))[0] == os.path.normpath(tmp_path / folder)
+
+
+@pytest.mark.promise("R15", "a name from data that leads out of the workdir is refused")
+def test_a_weight_names_no_folder(tmp_path):
+    config = ssae.get_config("demo")
+    config.tuning = {"corrupted_weights": ("/../../../elsewhere",)}
+    with pytest.raises(ValueError, match="elsewhere"):
+        tune_command._trained_weights(config, str(tmp_path / "w"), None)
+    assert not list(tmp_path.iterdir())

@@ -8,12 +8,12 @@ Which of the good images are tested with is not in the files: `pipeline.load` pi
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from data import tree
 from data.images import KINDS
-from data.layout import Files, Sample
-from data.tree import images_of
+from data.layout import Fault, Files, Sample, Survey, sound
 
 _NAMED = 5  # so many files are named in an error
 _NOT_GOOD = {"bad", "ground_truth"}  # folders, at any depth and however spelt
@@ -30,18 +30,39 @@ def scan(folder: str | os.PathLike, *, test: bool = True) -> Files:
         images that would be taken for good though their folder says otherwise.
       OSError: a folder cannot be listed.
     """
+    return sound(survey(folder, test=test))
+
+
+def survey(
+    folder: str | os.PathLike,
+    *,
+    test: bool = True,
+    images_of: Callable[..., list[Path]] = tree.images_of,
+) -> Survey:
+    """What `scan` lists, and all that it would refuse; `images_of` lists, as that of data/tree.py.
+
+    Raises:
+      FileNotFoundError: there is no such folder.
+      ValueError: it has the layout of MVTec AD, or bad/ and none good/.
+      OSError: a folder cannot be listed.
+    """
     root = _folder(folder)
     good, bad = root / "good", root / "bad"
     if not good.is_dir():
         _refuse_other_layouts(root)
-        return Files(_samples(root, _normal(root, root)), [])
-    if beside := images_of(root, skip=(good, bad)):
-        raise ValueError(
+        train = images_of(root)
+        return Survey(Files(_samples(root, train), []), _faults(root, root, train))
+    beside = images_of(root, skip=(good, bad))
+    train = images_of(good)
+    defective = _samples(root, images_of(bad)) if test and bad.is_dir() else []
+    faults = _faults(root, good, train) + _faults_of_bad(defective)
+    if beside:
+        said = (
             f"{len(beside)} images of {root} are neither in good/ nor in bad/: move or remove "
             f"{_some(root, beside)}"
         )
-    train = _samples(root, _normal(root, good))
-    return Files(train, _samples(root, images_of(bad)) if test and bad.is_dir() else [])
+        faults.insert(0, Fault(said, beside, "neither in good/ nor in bad/: move or remove it"))
+    return Survey(Files(_samples(root, train), defective), faults)
 
 
 def has_bad(folder: str | os.PathLike) -> bool:
@@ -70,35 +91,46 @@ def _refuse_other_layouts(root: Path) -> None:
         )
 
 
-def _normal(root: Path, good: Path) -> list[Path]:
-    images = images_of(good)
+def _faults(root: Path, good: Path, images: Sequence[Path]) -> list[Fault]:
+    """What is wrong with the images of a folder of good ones."""
     if not images:
-        raise ValueError(f"{good} holds no {KINDS} file: put images of good parts there")
+        return [Fault(f"{good} holds no {KINDS} file: put images of good parts there")]
     doubtful = [
         path
         for path in images
         if _NOT_GOOD & {part.lower() for part in path.relative_to(root).parts[:-1]}
     ]
-    if doubtful:
-        raise ValueError(
-            f"{len(doubtful)} images would be taken for good ones in spite of their folder: move "
-            f"them to {root / 'bad'} (and the good ones to good/), or remove them: "
-            f"{_some(root, doubtful)}"
-        )
-    return images
+    if not doubtful:
+        return []
+    remedy = f"{root / 'bad'} (and the good ones to good/), or remove"
+    said = (
+        f"{len(doubtful)} images would be taken for good ones in spite of their folder: move "
+        f"them to {remedy} them: {_some(root, doubtful)}"
+    )
+    reason = f"would be taken for a good one in spite of its folder: move it to {remedy} it"
+    return [Fault(said, doubtful, reason)]
+
+
+def _faults_of_bad(samples: Sequence[Sample]) -> list[Fault]:
+    return [
+        Fault(f"{sample.path} is bad and called good: rename its folder")
+        for sample in samples
+        if sample.defect == "good"
+    ]
 
 
 def _samples(root: Path, paths: Sequence[Path]) -> list[Sample]:
-    samples = []
-    for path in paths:
-        name = path.relative_to(root)
-        defect = "good"
-        if name.parts[0] == "bad":
-            defect = name.parts[1] if len(name.parts) > 2 else "bad"
-            if defect == "good":
-                raise ValueError(f"{path} is bad and called good: rename its folder")
-        samples.append(Sample(path, name.as_posix(), defect, None))
-    return samples
+    names = [path.relative_to(root) for path in paths]
+    return [
+        Sample(path, name.as_posix(), _defect(name), None)
+        for path, name in zip(paths, names, strict=True)
+    ]
+
+
+def _defect(name: Path) -> str:
+    if name.parts[0] != "bad":
+        return "good"
+    return name.parts[1] if len(name.parts) > 2 else "bad"
 
 
 def _some(root: Path, paths: Sequence[Path]) -> str:

@@ -4,11 +4,13 @@
 Everything here may be called from several threads at once.
 """
 
+import hashlib
 import io
 import stat
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
@@ -21,10 +23,18 @@ _PNG_END = b"\0\0\0\0IEND\xaeB`\x82"
 _SHORTEST_SIDE = 8  # pixels; a smaller picture is an icon or a mistake, and no part can be seen
 _MOST_PIXELS = 2**30 // 12  # beyond it, Pillow warns of a decompression bomb
 _MOST_BYTES = 2**30  # more than that many pixels take, even of 16 bits and four channels
+_T = TypeVar("_T")
 
 # Pillow warns of odd metadata, which says nothing about the pixels. Not in a `catch_warnings` round
 # each call: that exchanges the filters of all threads, and would leave them exchanged.
 warnings.filterwarnings("ignore", module=r"PIL\.")
+
+
+class Inspected(NamedTuple):
+    """What a look at an image and its mask has shown."""
+
+    size: tuple[int, int]  # height, width; (0, 0) where the image cannot be read
+    faults: list[str]  # one line each, with the file
 
 
 def is_image_name(path: Path) -> bool:
@@ -102,39 +112,67 @@ def attempt(read: Callable[[Path], np.ndarray], path: Path, found: list[str]) ->
         return None
 
 
-def faults(image: Path, mask: Path | None, *, defective: bool) -> list[str]:
-    """What is wrong with an image and its mask, one line each with the file; empty if nothing."""
+def inspect(image: Path, mask: Path | None, *, defective: bool) -> Inspected:
+    """Decodes an image and its mask, and holds one against the other."""
     found: list[str] = []
     pixels = attempt(read_image, image, found)
     marked = attempt(read_mask, mask, found) if mask else None
-    if pixels is None or marked is None:
-        return found
+    if pixels is None:
+        return Inspected((0, 0), found)
     height, width = pixels.shape[:2]
-    if marked.shape != (height, width):
+    if marked is not None and marked.shape != (height, width):
         found.append(
-            f"{mask}: a mask of {marked.shape[1]}x{marked.shape[0]} pixels, but its image {image} "
-            f"has {width}x{height}"
+            f"{one_line(mask)}: a mask of {marked.shape[1]}x{marked.shape[0]} pixels, but its "
+            f"image {one_line(image)} has {width}x{height}"
         )
-    elif marked.any() != defective:
+    elif marked is not None and marked.any() != defective:
         marks = "no pixel of the defective" if defective else "pixels of the good"
-        found.append(f"{mask}: a mask that marks {marks} image {image}")
-    return found
+        found.append(f"{one_line(mask)}: a mask that marks {marks} image {one_line(image)}")
+    return Inspected((height, width), found)
+
+
+def sha256(path: Path) -> str:
+    """SHA-256, in hex, of a file that may be an image.
+
+    Raises:
+      ValueError: one line with the file and the reason, where it cannot be read to its end.
+    """
+    return _try(_sha256, path)
+
+
+def one_line(text: object) -> str:
+    """A path, say, as errors name it: what cannot be printed, such as a line break, is escaped."""
+    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in str(text))
 
 
 def _read(path: Path, convert: Callable[[Image.Image], np.ndarray]) -> np.ndarray:
+    return _try(lambda path: convert(_decode(_bytes(path))), path)
+
+
+def _try(read: Callable[[Path], _T], path: Path) -> _T:
     try:
-        return convert(_decode(_bytes(path)))
+        return read(path)
     except Exception as error:  # hostile bytes make Pillow raise nearly anything
         reason = " ".join(str(getattr(error, "strerror", None) or error).split())
-        raise ValueError(f"{path}: {reason or type(error).__name__}") from error
+        raise ValueError(f"{one_line(path)}: {reason or type(error).__name__}") from error
 
 
-def _bytes(path: Path) -> bytes:
+def _check_file(path: Path) -> None:
     about = path.stat()
     if not stat.S_ISREG(about.st_mode):  # to read a pipe might never end
         raise ValueError("a folder" if stat.S_ISDIR(about.st_mode) else "no regular file")
     if about.st_size > _MOST_BYTES:
         raise ValueError(f"{about.st_size:,} bytes: too large, an image has at most 1 GiB")
+
+
+def _sha256(path: Path) -> str:
+    _check_file(path)
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _bytes(path: Path) -> bytes:
+    _check_file(path)
     return path.read_bytes()
 
 
@@ -148,9 +186,9 @@ def _decode(data: bytes) -> Image.Image:
             f"{image.width}x{image.height} px: too large, taken for a decompression bomb"
         )
     # The second picture in a JPEG file (MPO) is a camera's preview or depth of the first.
-    frames = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
-    if frames > 1:
-        raise ValueError(f"{frames} frames or pages: save each as a file of its own")
+    # To count the pages of a TIFF file takes Pillow a time that grows as their square.
+    if image.format != "MPO" and getattr(image, "is_animated", False):
+        raise ValueError("several frames or pages: save each as a file of its own")
     image.load()
     if image.format == "PNG" and _PNG_END not in data:  # Pillow decodes it without a word
         raise ValueError("image file is truncated (no IEND at its end)")

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 from absl import logging
 
-from data.images import KINDS, read_image, resize, shrink
+from data.images import KINDS, one_line, read_image, resize, shrink
 from data.tree import images_of
 
 _SHOWN = 1024  # pixels of the longer side that are kept to be looked at
@@ -70,7 +70,7 @@ def read(path: str, image_size: int) -> Photo:
     try:
         return of_pixels(read_image(where), image_size)._replace(path=path)
     except Exception as error:  # such as too little memory
-        reason = " ".join(str(error).removeprefix(f"{where}: ").split())
+        reason = " ".join(str(error).removeprefix(f"{one_line(where)}: ").split())
         return Photo(path, None, None, (0, 0), reason or type(error).__name__)
 
 

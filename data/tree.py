@@ -27,19 +27,39 @@ def images_of(folder: Path, *, skip: Collection[Path] = ()) -> list[Path]:
     Raises:
       OSError: a folder cannot be listed.
     """
+    images, others = listing(folder, skip=skip)
+    if others:
+        logging.warning(
+            "%s: left out %d files that are no %s: %s",
+            folder,
+            others.total(),
+            KINDS,
+            counted(others),
+        )
+    return images
+
+
+def listing(folder: Path, *, skip: Collection[Path] = ()) -> tuple[list[Path], Counter[str]]:
+    """The same without a word: the images, and how many other files there are of each suffix."""
     images, others = [], Counter[str]()
     for path in _files(folder, skip):
         if is_image_name(path):
             images.append(path)
         else:
-            suffix = path.suffix.lower() or "no suffix"
-            others["symlinked folder" if os.path.isdir(path) else suffix] += 1
-    if others:
-        counts = ", ".join(f"{suffix} ({count})" for suffix, count in others.most_common())
-        logging.warning(
-            "%s: left out %d files that are no %s: %s", folder, others.total(), KINDS, counts
-        )
-    return sorted(images, key=str)
+            others[kind(path)] += 1
+    return sorted(images, key=str), others
+
+
+def kind(path: Path) -> str:
+    """What a file that is no image is, by its name."""
+    if os.path.isdir(path):
+        return "symlinked folder"
+    return path.suffix.lower() or "no suffix"
+
+
+def counted(kinds: Counter[str]) -> str:
+    """The kinds and how many there are of each, the most frequent first."""
+    return ", ".join(f"{name} ({count})" for name, count in kinds.most_common())
 
 
 def _files(folder: Path, skip: Collection[Path]) -> Iterator[Path]:

@@ -436,7 +436,7 @@ def test_files_of_several_pictures_are_refused(tmp_path, name):
     image = Image.fromarray(picture(0))
     others = [image.rotate(90), image.rotate(180)]
     image.save(tmp_path / name, save_all=True, append_images=others)
-    expected = f"{name}: 3 frames or pages: save each as a file of its own"
+    expected = f"{name}: several frames or pages: save each as a file of its own"
     for read in (images.read_image, images.read_mask):
         with pytest.raises(ValueError, match=expected):
             read(tmp_path / name)

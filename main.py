@@ -34,7 +34,7 @@ from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
 import commands
-from engine import checkpoint
+from engine.workdir import read_config
 
 _CONFIG = config_flags.DEFINE_config_file(
     "config",
@@ -109,7 +109,7 @@ def _config(workdir: str) -> ConfigDict:
     """The config of the command line, or without one that of the workdir."""
     if _CONFIG.value:
         return _CONFIG.value
-    return ConfigDict(checkpoint.read_config(workdir))
+    return ConfigDict(read_config(workdir))
 
 
 def _run(workdir: str) -> int:

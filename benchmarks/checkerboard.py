@@ -12,9 +12,9 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from data import pipeline
-from engine import checkpoint
 from engine.method import make
 from engine.scoring import restore_scorer, score_all
+from engine.workdir import read_config
 
 
 def checkerboard(images: np.ndarray) -> float:
@@ -37,7 +37,7 @@ def main() -> None:
     parser.add_argument("workdirs", nargs="+", help="of trained autoencoders")
     print("| workdir | squared residual | checkerboard / images' | grid of 2 | of 4 | of 8 px |")
     for workdir in parser.parse_args().workdirs:
-        config = ConfigDict(checkpoint.read_config(workdir))
+        config = ConfigDict(read_config(workdir))
         data = config.data
         images = pipeline.load(
             data.category,

@@ -12,13 +12,14 @@ from ml_collections import ConfigDict
 from commands import images
 from commands.workdirs import Networks, check_finished, networks
 from data import photos, sampling
-from engine import checkpoint, prediction, threshold
+from engine import prediction, threshold
 from engine.export import check_new
 from engine.export import export as export_forms
 from engine.method import Score
 from engine.prediction import Prediction
 from engine.scoring import scorer_of
 from engine.threshold import Threshold
+from engine.workdir import read_config
 
 _BATCH = 32
 
@@ -37,7 +38,7 @@ class _Detector(NamedTuple):
 
 
 def _restore(workdir: str) -> _Detector:
-    config = ConfigDict(checkpoint.read_config(workdir))
+    config = ConfigDict(read_config(workdir))
     found = networks(config, workdir)
     check_finished(found.method, found.origin["step"], workdir)
     return _Detector(config, found, threshold.read(workdir, found.origin))

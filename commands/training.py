@@ -9,10 +9,12 @@ from ml_collections import ConfigDict
 from commands import images
 from commands.workdirs import FREE, networks, rejoin
 from data import pipeline
-from engine import checkpoint, evaluation, official, parallel, threshold
+from engine import evaluation, official, parallel, threshold
 from engine.method import Method, make
+from engine.reuse import reuse as take_over
 from engine.scoring import check, scorer_of
 from engine.train import Every, check_batches, train
+from engine.workdir import claim
 
 # What else may differ from a run whose stages are reused: it changes no stage.
 _NO_STAGES = ("name", "method", "score")
@@ -77,16 +79,8 @@ def run(
 
 def _check_promise(rate: float, count: int) -> None:
     """Says before an hour of training what its threshold will not be able to promise."""
-    threshold.check_count(count)
-    if count < (needed := threshold.needed(rate)):
-        logging.warning(
-            "%d good images are held out, which can guarantee a false-alarm rate of %s at the "
-            "lowest, not the %s asked for: %d would. --config.data.calibration sets their share.",
-            count,
-            threshold.percent(1 / (count + 1)),
-            threshold.percent(rate),
-            needed,
-        )
+    if said := threshold.shortfall(rate, count):
+        logging.warning("%s", said)
 
 
 def train_stages(
@@ -116,13 +110,13 @@ def _bind(workdir: str, config: ConfigDict, method: Method, reuse: str | None) -
     """Binds the workdir to a config that can be trained, so that a corrected one may follow."""
     check_batches(method)
     settings, main_process = config.to_dict(), parallel.is_main()
-    checkpoint.claim(workdir, settings, free=FREE, main=False)
+    claim(workdir, settings, free=FREE, main=False)
     if reuse:
         stages = {stage.name: stage.num_steps for stage in method.stages}
         source, free = os.path.abspath(os.path.expanduser(reuse)), (*FREE, *_NO_STAGES)
-        taken = checkpoint.reuse(source, workdir, stages, settings, free=free, main=main_process)
+        taken = take_over(source, workdir, stages, settings, free=free, main=main_process)
         logging.info("Stages taken over from %s: %s.", source, ", ".join(taken) or "none")
-    checkpoint.claim(workdir, settings, free=FREE, main=main_process)
+    claim(workdir, settings, free=FREE, main=main_process)
 
 
 def _about(config: ConfigDict, splits: pipeline.Splits) -> dict[str, Any]:

@@ -5,9 +5,10 @@ from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
-from engine import checkpoint, parallel, tuning
+from engine import parallel, tuning
 from engine.method import Method, Variables, make
 from engine.scoring import restore
+from engine.workdir import claim, read_config
 
 # What of a config says where images lie and how a run is watched and judged, not what it learns.
 FREE = (
@@ -46,9 +47,9 @@ def rejoin(config: ConfigDict, workdir: str) -> None:
       FileNotFoundError: no run has claimed the workdir.
       ValueError: the workdir belongs to another experiment.
     """
-    trained = checkpoint.read_config(workdir)["data"]
+    trained = read_config(workdir)["data"]
     config.data.update(num_train=trained["num_train"], digest=trained["digest"])
-    checkpoint.claim(workdir, config.to_dict(), free=FREE, main=parallel.is_main())
+    claim(workdir, config.to_dict(), free=FREE, main=parallel.is_main())
 
 
 def check_finished(method: Method, step: int, workdir: str) -> None:

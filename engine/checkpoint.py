@@ -1,235 +1,95 @@
-"""What a workdir holds: the only Orbax of the project, and the one experiment a workdir belongs to.
+"""Checkpoints of a stage: the only Orbax of the project.
 
-Layout: `workdir/config.json` and `workdir/checkpoints/<stage>/<step>/`. A checkpoint is a
-`TrainState` of NumPy arrays, so that it can be restored on any kind and number of devices. Paths
-go through `etils.epath`, so that `gs://` workdirs work.
+    workdir/checkpoints/<stage>/<step>/state/        what Orbax writes
+                                       SHA256SUMS    of its files
+                        <stage>.tmp/                 being written, or left by a crash
+
+A checkpoint appears as a whole, by one rename. One whose files are not as they were written is
+never loaded. Orbax's own manager does neither; it takes any folder called by a number for a
+checkpoint, and its arrays have no checksum. Where there is a stage's folder there has been a
+checkpoint: none that is good in it is an error, not a reason to begin anew.
+
+A checkpoint is a `TrainState` of NumPy arrays, so that it can be restored on any kind and number of
+devices. The main process writes and chooses which to restore; all read. Paths are
+`etils.epath`'s.
 """
 
-import json
-from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Self
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+from absl import logging
 from etils import epath
 
+from engine import parallel, sums
 from engine.method import TrainState
 
-
-def _leaves(tree: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    if not isinstance(tree, Mapping):
-        yield prefix, tree
-        return
-    for name, value in tree.items():
-        yield from _leaves(value, f"{prefix}.{name}" if prefix else name)
-
-
-def _differences(old: Any, new: Any, free: tuple[str, ...]) -> list[str]:
-    old, new = dict(_leaves(old)), dict(_leaves(new))
-    absent = "(absent)"
-    return [
-        f"{name}: {old.get(name, absent)!r} -> {new.get(name, absent)!r}"
-        for name in sorted(old.keys() | new.keys())
-        if old.get(name, absent) != new.get(name, absent)
-        and not f"{name}.".startswith(tuple(f"{prefix}." for prefix in free))
-    ]
-
-
-def claim(workdir: str, config: Mapping[str, Any], *, free: tuple[str, ...], main: bool) -> None:
-    """Binds `workdir` to `config`, which it writes to `workdir/config.json` where `main`.
-
-    Args:
-      workdir: a folder, made if need be.
-      config: nested mapping of JSON values.
-      free: dotted names of fields and sections that may differ from the workdir's, for they change
-        no result of training.
-      main: whether this process writes.
-
-    Raises:
-      ValueError: the workdir belongs to another experiment; names the differing keys.
-    """
-    path = epath.Path(workdir) / "config.json"
-    config = json.loads(json.dumps(config))  # tuples become lists, as they do in the file
-    if path.exists() and (differing := _differences(read_config(workdir), config, free)):
-        raise ValueError(
-            f"{workdir} holds another experiment ({'; '.join(differing)}): "
-            "choose another workdir, or the config it was made with"
-        )
-    if main:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        new = path.parent / "config.json.tmp"
-        new.write_text(json.dumps(config, indent=2) + "\n")
-        new.replace(path)
-
-
-def reuse(
-    source: str,
-    workdir: str,
-    stages: Mapping[str, int],
-    config: Mapping[str, Any],
-    *,
-    free: tuple[str, ...],
-    main: bool,
-) -> list[str]:
-    """Copies stages that `source` has trained to their end into `workdir`, which lacks them.
-
-    Of each the newest checkpoint. A stage of which `workdir` has a checkpoint is left as it is, so
-    that a run that goes on may call this again; one that `source` lacks is left to be trained.
-    `source` is only read. A folder appears in one step where folders can be renamed in one step; on
-    gs:// they cannot.
-
-    Args:
-      source: the workdir of another run.
-      workdir: where to copy; made if need be.
-      stages: every stage of the run and its number of steps.
-      config: of the run, as for `claim`. Sections that only one of both configs has do not count.
-      free: as for `claim`: dotted names that may differ between the two runs.
-      main: whether this process writes; the others wait for it.
-
-    Returns:
-      The names of the stages copied.
-
-    Raises:
-      FileNotFoundError: `source` is no workdir.
-      ValueError: the configs differ, a stage of `source` is not finished, or it has none.
-    """
-    missing = [stage for stage in stages if _newest_step(workdir, stage) is None]
-    found = _finished(source, missing, stages, config, free) if missing else {}
-    if main:
-        for stage, step in found.items():
-            _copy_step(source, workdir, stage, step)
-    # Every process comes here, also one that looks when the copies are there already.
-    ocp.multihost.sync_global_processes("reuse")
-    return list(found)
-
-
-def _finished(
-    source: str,
-    missing: Sequence[str],
-    stages: Mapping[str, int],
-    config: Mapping[str, Any],
-    free: tuple[str, ...],
-) -> dict[str, int]:
-    """Which of the stages `missing` can be taken from `source`, and their newest steps."""
-    _check_shared(source, config, free)
-    steps = {stage: _newest_step(source, stage) for stage in missing}
-    found = {stage: step for stage, step in steps.items() if step is not None}
-    for stage, step in found.items():
-        if step < stages[stage]:
-            raise ValueError(
-                f"{source}: stage {stage} is at step {step} of {stages[stage]}: "
-                "train it to its end first"
-            )
-    if not found and len(missing) == len(stages):
-        raise ValueError(
-            f"{source} holds no checkpoint of {' or '.join(stages)}: reuse a workdir that does"
-        )
-    return found
-
-
-def _check_shared(source: str, config: Mapping[str, Any], free: tuple[str, ...]) -> None:
-    theirs, ours = read_config(source), json.loads(json.dumps(config))
-    shared = theirs.keys() & ours.keys()
-    differing = _differences(
-        {name: theirs[name] for name in shared}, {name: ours[name] for name in shared}, free
-    )
-    if differing:
-        raise ValueError(
-            f"{source} was trained otherwise ({'; '.join(differing)}): "
-            "reuse another workdir, set these fields as it has them, or train anew"
-        )
-
-
-def _copy_step(source: str, workdir: str, stage: str, step: int) -> None:
-    """Copies one checkpoint under another name and renames it, so that none is ever half there."""
-    old, folder = _folder(source, stage) / str(step), _folder(workdir, stage)
-    # Beside the stage's folder: within it Orbax would take a folder for a checkpoint.
-    new = folder.parent / f"{stage}.tmp"
-    new.rmtree(missing_ok=True)
-    for parent, _, names in old.walk():
-        copies = new / parent.relative_to(old)
-        copies.mkdir(parents=True, exist_ok=True)
-        for name in names:
-            (parent / name).copy(copies / name)
-    folder.mkdir(parents=True, exist_ok=True)
-    new.rename(folder / str(step))
-
-
-def read_config(workdir: str) -> dict[str, Any]:
-    """The config that `claim` wrote.
-
-    Raises:
-      FileNotFoundError: no run has claimed this workdir.
-      ValueError: the file is not JSON.
-    """
-    path = epath.Path(workdir) / "config.json"
-    if not path.exists():
-        raise FileNotFoundError(f"{path} does not exist: train into this workdir first")
-    try:
-        return json.loads(path.read_text())
-    except ValueError as error:
-        remedy = "restore it or choose another workdir"
-        raise ValueError(f"{path} is damaged ({error}): {remedy}") from error
-
-
-def _manager(workdir: str, stage: str) -> ocp.CheckpointManager:
-    # Two are kept, so that a damaged newest one has a fall-back.
-    options = ocp.CheckpointManagerOptions(max_to_keep=2, cleanup_tmp_directories=True)
-    return ocp.CheckpointManager(_folder(workdir, stage), options=options)
-
-
-def _folder(workdir: str, stage: str) -> epath.Path:
-    return epath.Path(workdir).resolve() / "checkpoints" / stage
-
-
-def _newest_step(workdir: str, stage: str) -> int | None:
-    # Not by a manager, which makes the folder and removes what another run is about to write.
-    return max(ocp.utils.checkpoint_steps(_folder(workdir, stage)), default=None)
+_KEPT = 2  # so that a damaged newest one has a fall-back
 
 
 def newest(workdir: str, stage: str) -> dict[str, Any]:
-    """The stage's newest checkpoint as a tree of NumPy arrays, fields by name.
+    """The stage's newest good checkpoint as a tree of NumPy arrays, fields by name.
 
     Raises:
       FileNotFoundError: the stage has no checkpoint.
+      ValueError: it has none that is whole.
     """
-    folder = _folder(workdir, stage)
-    if not folder.exists():
+    folder = folder_of(workdir, stage)
+    if (step := newest_step(workdir, stage)) is None:
         raise FileNotFoundError(f"{folder} does not exist: train this workdir first")
-    with _manager(workdir, stage) as manager:
-        step = manager.latest_step()
-        if step is None:
-            raise FileNotFoundError(f"{folder} holds no checkpoint: train this workdir first")
-        return jax.tree.map(np.asarray, manager.restore(step, args=ocp.args.StandardRestore()))
+    return jax.tree.map(np.asarray, _load(folder / str(step)))
 
 
 class Checkpoints:
     """The checkpoints of one stage of a workdir; a context manager that waits for the last save."""
 
     def __init__(self, workdir: str, stage: str) -> None:
-        """Opens, and makes, `workdir/checkpoints/<stage>`."""
-        self._manager = _manager(workdir, stage)
+        """Opens `workdir/checkpoints/<stage>`, which the first save makes."""
+        self._workdir, self._stage = workdir, stage
+        self._writer = ThreadPoolExecutor(1)
+        self._saving: Future[None] | None = None
 
     def restore(self, fresh: TrainState) -> TrainState:
-        """The newest state saved, shaped like `fresh`; `fresh` itself where none was."""
-        step = self._manager.latest_step()
-        if step is None:
+        """The newest good state saved, shaped like `fresh`; `fresh` itself where none ever was.
+
+        Raises:
+          ValueError: checkpoints were saved and none is whole.
+          FileNotFoundError: this process does not see what the main one does.
+        """
+        found = newest_step(self._workdir, self._stage) if parallel.is_main() else None
+        step = parallel.from_main(-1 if found is None else found)
+        if step < 0:
             return fresh
-        template = jax.tree.map(np.asarray, fresh)
-        return self._manager.restore(step, args=ocp.args.StandardRestore(template))
+        folder = folder_of(self._workdir, self._stage)
+        return _load(folder / str(step), jax.tree.map(np.asarray, fresh))
 
     def save(self, state: TrainState) -> None:
-        """Saves in the background.
+        """Saves in the background, once the save before is done.
 
         Raises:
           FloatingPointError: the state holds a value that is not finite; nothing is written.
+          OSError: the save before failed.
         """
         # Copies: the next step may overwrite the arrays in place before they are written.
         arrays = jax.tree.map(np.array, jax.device_get(state))
         if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(arrays)):
             raise FloatingPointError(f"the networks hold NaN or infinity at step {arrays.step}")
-        self._manager.save(int(arrays.step), args=ocp.args.StandardSave(arrays))
+        self.wait()
+        if parallel.is_main():
+            folder = folder_of(self._workdir, self._stage)
+            self._saving = self._writer.submit(_commit, folder, int(arrays.step), arrays)
+
+    def check(self) -> None:
+        """Raises OSError if a save has failed; does not wait for one."""
+        if self._saving and self._saving.done():
+            self._saving.result()
+
+    def wait(self) -> None:
+        """Waits for the last save; raises OSError if it failed."""
+        if self._saving:
+            self._saving.result()
 
     def __enter__(self) -> Self:
         """Returns itself."""
@@ -237,4 +97,128 @@ class Checkpoints:
 
     def __exit__(self, *_: object) -> None:
         """Waits for the last save and closes."""
-        self._manager.close()
+        self._writer.shutdown()
+        self.wait()
+
+
+def copy(source: str, workdir: str, stage: str, step: int) -> None:
+    """Copies one checkpoint of `source` into `workdir`, all or nothing."""
+    old, folder = folder_of(source, stage) / str(step), folder_of(workdir, stage)
+    new = _beside(folder) / old.name
+    _beside(folder).rmtree(missing_ok=True)
+    for parent, _, names in old.walk():
+        copies = new / parent.relative_to(old)
+        copies.mkdir(parents=True, exist_ok=True)
+        for name in names:
+            (parent / name).copy(copies / name)
+    _publish(new, folder)
+
+
+def folder_of(workdir: str, stage: str) -> epath.Path:
+    """The folder of a stage's checkpoints, which exists if there ever was one."""
+    return epath.Path(workdir).resolve() / "checkpoints" / stage
+
+
+def newest_step(workdir: str, stage: str) -> int | None:
+    """The step of the stage's newest whole checkpoint; None if there never was one.
+
+    One warning names all that is passed over.
+
+    Raises:
+      ValueError: there is a folder and no whole checkpoint in it.
+    """
+    folder = folder_of(workdir, stage)
+    if not folder.exists():
+        return None
+    names = [path.name for path in folder.iterdir()]
+    steps = sorted((int(name) for name in names if _is_step(name)), reverse=True)
+    passed = [f"{name} (no checkpoint)" for name in sorted(names) if not _is_step(name)]
+    found = None
+    for step in steps:
+        if not (damage := sums.damage(folder / str(step))):
+            found = step
+            break
+        passed.append(f"{step} ({damage})")
+    if found is None:
+        raise ValueError(
+            f"{folder} holds no checkpoint that is whole: {', '.join(passed) or 'it is empty'}; "
+            "put a copy of one back, or delete that folder to train the stage anew"
+        )
+    if passed:
+        logging.warning("%s: step %d is used, passed over: %s", folder, found, ", ".join(passed))
+    return found
+
+
+def _is_step(name: str) -> bool:
+    return name.isascii() and name.isdigit() and name == str(int(name))
+
+
+def _load(folder: epath.Path, template: Any = None) -> Any:
+    """One checkpoint, read by this process alone."""
+    if damage := sums.damage(folder):
+        raise FileNotFoundError(
+            f"{folder}: {damage}: a workdir must be whole, and on a file system that all hosts see"
+        )
+    with _orbax() as orbax:
+        return orbax.restore(folder / "state", args=ocp.args.StandardRestore(template))
+
+
+def _commit(folder: epath.Path, step: int, arrays: TrainState) -> None:
+    """Writes a checkpoint beside `folder`, renames it into it and removes old ones.
+
+    Raises:
+      OSError: one line with the folder; what was there before is there still.
+    """
+    new = _beside(folder) / str(step)
+    try:
+        _beside(folder).rmtree(missing_ok=True)
+        new.mkdir(parents=True)
+        with _orbax() as orbax:
+            orbax.save(new / "state", args=ocp.args.StandardSave(arrays))
+        sums.write(new)
+        _publish(new, folder)
+    except Exception as error:  # Orbax has an exception of its own for every file system
+        _beside(folder).rmtree(missing_ok=True)
+        reason = next(iter(str(error).splitlines()), "") or type(error).__name__
+        raise OSError(
+            f"{folder / str(step)} cannot be written ({reason}): free space or choose another "
+            "workdir; the checkpoints before are kept"
+        ) from error
+    _remove_old(folder, step)
+
+
+def _publish(new: epath.Path, folder: epath.Path) -> None:
+    """Renames `new`, the one folder in `_beside(folder)`, into `folder`."""
+    if not folder.exists():  # so that it never exists without a checkpoint
+        new.parent.rename(folder)
+        return
+    target = folder / new.name
+    if target.exists():  # damaged, or someone else's
+        aside = folder / f"{new.name}.aside"
+        aside.rmtree(missing_ok=True)
+        target.rename(aside)
+    new.rename(target)
+    new.parent.rmdir()
+
+
+def _remove_old(folder: epath.Path, step: int) -> None:
+    """Removes checkpoints before `step` but the newest; what is no checkpoint is left alone."""
+    older = [int(path.name) for path in folder.iterdir() if _is_step(path.name)]
+    ours = sorted(s for s in older if s <= step and (folder / str(s) / sums.FILE).exists())
+    for old in ours[:-_KEPT]:
+        (folder / str(old)).rmtree()
+
+
+def _beside(folder: epath.Path) -> epath.Path:
+    """Where a checkpoint is written; what is in it was not finished."""
+    return folder.parent / f"{folder.name}.tmp"
+
+
+def _orbax() -> ocp.Checkpointer:
+    # Every process by itself: Orbax would have all of them wait for each other.
+    index, _ = parallel.process()
+    alone = ocp.options.MultiprocessingOptions(
+        primary_host=index, active_processes={index}, barrier_sync_key_prefix=f"process_{index}"
+    )
+    handler = ocp.StandardCheckpointHandler(multiprocessing_options=alone)
+    return ocp.Checkpointer(handler, multiprocessing_options=alone)

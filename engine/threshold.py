@@ -61,6 +61,22 @@ def needed(rate: float) -> int:
     return math.ceil(1 / Fraction(str(rate))) - 1
 
 
+def shortfall(rate: float, count: int) -> str:
+    """What `count` held-out images will not be able to promise of `rate`; '' if nothing.
+
+    Raises:
+      ValueError: as `check_count`.
+    """
+    check_count(count)
+    if count >= (enough := needed(rate)):
+        return ""
+    return (
+        f"{count} good images are held out, which can guarantee a false-alarm rate of "
+        f"{percent(1 / (count + 1))} at the lowest, not the {percent(rate)} asked for: {enough} "
+        "would. --config.data.calibration sets their share."
+    )
+
+
 def calibrate(scores: np.ndarray, maps: np.ndarray, rate: float) -> Threshold:
     """The threshold at which at most a share `rate` of new good images is called defective.
 

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 from absl import logging
 
-from engine import parallel
+from engine import parallel, preemption
 from engine.batches import Batches
 from engine.checkpoint import Checkpoints
 from engine.logs import TrainingLog
@@ -85,6 +85,8 @@ def train(
     Raises:
       ValueError: a stage's batch does not divide over the devices.
       FloatingPointError: a loss is not finite; the last checkpoint is from before.
+      OSError: a checkpoint cannot be written; those before are kept.
+      SystemExit, KeyboardInterrupt: after SIGTERM and SIGINT; what was trained is saved.
     """
     check_batches(method)
     started = time.monotonic() if started is None else started
@@ -117,7 +119,7 @@ def fit(
 ) -> Variables:
     """Trains one stage from its newest checkpoint to its last step; see `train`."""
     last = stage.num_steps
-    with Checkpoints(workdir, stage.name) as checkpoints:
+    with preemption.deferred() as asked, Checkpoints(workdir, stage.name) as checkpoints:
         state = checkpoints.restore(jax.jit(stage.init)(jax.random.key(seed), variables))
         first = int(state.step)
         state = parallel.replicate(state)
@@ -147,6 +149,12 @@ def fit(
                     checkpoints.save(state)
                 if log and due(step, every.pictures, last):
                     log.pictures(step, _pictures(stage, state, examples))
+                checkpoints.check()
+                if signal := asked(step):
+                    if not due(step, every.save, last):
+                        checkpoints.save(state)
+                    checkpoints.wait()
+                    preemption.stop(signal, f" at step {step} of stage {stage.name}, saved")
     return jax.device_get(state.variables)
 
 

@@ -13,7 +13,9 @@ from engine import checkpoint
 from engine.batches import streamed
 from engine.logs import read_metrics
 from engine.method import Aux, Method, Stage, descend, init_state
+from engine.reuse import reuse as take_over
 from engine.train import Every, train
+from engine.workdir import claim
 
 STAGES = {"one": 4, "two": 3}
 FREE = ("data.root", "name", "method", "score")
@@ -55,7 +57,7 @@ def run(workdir, batches=ones, **stages):
 
 
 def reuse(source, workdir, stages=STAGES, config=CONFIG, main=True):
-    return checkpoint.reuse(str(source), str(workdir), stages, config, free=FREE, main=main)
+    return take_over(str(source), str(workdir), stages, config, free=FREE, main=main)
 
 
 def files(folder):
@@ -68,7 +70,7 @@ def files(folder):
 def trained(tmp_path_factory):
     """A workdir with both stages finished; not to be written to."""
     workdir = tmp_path_factory.mktemp("trained")
-    checkpoint.claim(str(workdir), CONFIG, free=FREE, main=True)
+    claim(str(workdir), CONFIG, free=FREE, main=True)
     run(workdir, **STAGES)
     return workdir
 

@@ -16,6 +16,8 @@ from engine.logs import read_metrics
 from engine.method import Aux, Method, Score, Stage, descend, init_state
 from engine.scoring import restore_scorer, score_all
 from engine.train import Every, dispatches, due, stage_seed, train
+from engine.workdir import claim as claim_workdir
+from engine.workdir import read_config
 
 
 @pytest.mark.parametrize(
@@ -234,7 +236,7 @@ def test_networks_that_are_not_finite_are_never_saved(tmp_path):
     with checkpoint.Checkpoints(str(tmp_path), "toy") as checkpoints:
         with pytest.raises(FloatingPointError, match="NaN or infinity at step 0"):
             checkpoints.save(broken)
-    with pytest.raises(FileNotFoundError, match="holds no checkpoint"):
+    with pytest.raises(FileNotFoundError, match="does not exist"):
         checkpoint.newest(str(tmp_path), "toy")
 
 
@@ -249,7 +251,7 @@ CONFIG = {"seed": 0, "data": {"category": "bottle", "root": "/a"}, "features": (
 
 
 def claim(workdir, config):
-    checkpoint.claim(str(workdir), config, free=("data.root",), main=True)
+    claim_workdir(str(workdir), config, free=("data.root",), main=True)
 
 
 def test_claim_names_the_differing_keys(tmp_path):
@@ -264,18 +266,18 @@ def test_claim_names_the_differing_keys(tmp_path):
     assert "data.category: 'bottle' -> 'carpet'" in message
     assert "more: '(absent)' -> 1" in message
     assert "features" not in message and "\n" not in message
-    assert checkpoint.read_config(str(workdir)) == json.loads(json.dumps(CONFIG))
+    assert read_config(str(workdir)) == json.loads(json.dumps(CONFIG))
 
 
 def test_claim_lets_free_fields_differ(tmp_path):
     claim(tmp_path, CONFIG)
     claim(tmp_path, {**CONFIG, "data": {"category": "bottle", "root": "/b"}})
-    assert checkpoint.read_config(str(tmp_path))["data"]["root"] == "/b"
+    assert read_config(str(tmp_path))["data"]["root"] == "/b"
 
 
 def test_config_that_is_missing_or_damaged(tmp_path):
     with pytest.raises(FileNotFoundError, match="config.json does not exist"):
-        checkpoint.read_config(str(tmp_path))
+        read_config(str(tmp_path))
     (tmp_path / "config.json").write_text('{"seed": ')
     with pytest.raises(ValueError, match="config.json is damaged"):
-        checkpoint.read_config(str(tmp_path))
+        read_config(str(tmp_path))

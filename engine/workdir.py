@@ -1,0 +1,125 @@
+"""Whose a workdir is: the one experiment it belongs to, and the one process that writes into it."""
+
+import fcntl
+import json
+import os
+import platform
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from etils import epath
+
+_LOCK = "lock"
+
+
+@contextmanager
+def hold(workdir: str) -> Iterator[None]:
+    """Keeps other processes, also on other hosts of a shared file system, from `workdir`.
+
+    The kernel lets go of the lock when its process ends, however it does. The file stays.
+
+    Args:
+      workdir: made if need be.
+
+    Raises:
+      OSError: another process holds the workdir, which is named, or it cannot be written.
+    """
+    path = os.path.join(workdir, _LOCK)
+    try:
+        os.makedirs(workdir, exist_ok=True)
+        file = open(path, "a+", encoding="utf-8", errors="replace")  # noqa: SIM115
+    except OSError as error:
+        raise OSError(
+            f"{workdir} cannot be written ({error.strerror}): choose another workdir"
+        ) from error
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            file.seek(0)
+            raise OSError(
+                f"{workdir} is in use by {' '.join(file.read().split())}: wait for its end, or "
+                "choose another workdir"
+            ) from error
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {platform.node()}\n")
+        file.flush()
+        yield
+
+
+def claim(workdir: str, config: Mapping[str, Any], *, free: tuple[str, ...], main: bool) -> None:
+    """Binds `workdir` to `config`, which it writes to `workdir/config.json` where `main`.
+
+    Args:
+      workdir: a folder, made if need be.
+      config: nested mapping of JSON values.
+      free: dotted names of fields and sections that may differ from the workdir's, for they change
+        no result of training.
+      main: whether this process writes.
+
+    Raises:
+      ValueError: the workdir belongs to another experiment; names the differing keys.
+    """
+    path = epath.Path(workdir) / "config.json"
+    config = json.loads(json.dumps(config))  # tuples become lists, as they do in the file
+    if path.exists() and (differing := _differences(read_config(workdir), config, free)):
+        raise ValueError(
+            f"{workdir} holds another experiment ({'; '.join(differing)}): "
+            "choose another workdir, or the config it was made with"
+        )
+    if main:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        new = path.parent / "config.json.tmp"
+        new.write_text(json.dumps(config, indent=2) + "\n")
+        new.replace(path)
+
+
+def check_shared(source: str, config: Mapping[str, Any], free: tuple[str, ...]) -> None:
+    """Raises ValueError where a section that `source`'s config and `config` share differs."""
+    theirs, ours = read_config(source), json.loads(json.dumps(config))
+    shared = theirs.keys() & ours.keys()
+    differing = _differences(
+        {name: theirs[name] for name in shared}, {name: ours[name] for name in shared}, free
+    )
+    if differing:
+        raise ValueError(
+            f"{source} was trained otherwise ({'; '.join(differing)}): "
+            "reuse another workdir, set these fields as it has them, or train anew"
+        )
+
+
+def read_config(workdir: str) -> dict[str, Any]:
+    """The config that `claim` wrote.
+
+    Raises:
+      FileNotFoundError: no run has claimed this workdir.
+      ValueError: the file is not JSON.
+    """
+    path = epath.Path(workdir) / "config.json"
+    if not path.exists():
+        raise FileNotFoundError(f"{path} does not exist: train into this workdir first")
+    try:
+        return json.loads(path.read_text())
+    except ValueError as error:
+        remedy = "restore it or choose another workdir"
+        raise ValueError(f"{path} is damaged ({error}): {remedy}") from error
+
+
+def _leaves(tree: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    if not isinstance(tree, Mapping):
+        yield prefix, tree
+        return
+    for name, value in tree.items():
+        yield from _leaves(value, f"{prefix}.{name}" if prefix else name)
+
+
+def _differences(old: Any, new: Any, free: tuple[str, ...]) -> list[str]:
+    old, new = dict(_leaves(old)), dict(_leaves(new))
+    absent = "(absent)"
+    return [
+        f"{name}: {old.get(name, absent)!r} -> {new.get(name, absent)!r}"
+        for name in sorted(old.keys() | new.keys())
+        if old.get(name, absent) != new.get(name, absent)
+        and not f"{name}.".startswith(tuple(f"{prefix}." for prefix in free))
+    ]

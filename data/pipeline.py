@@ -69,10 +69,7 @@ def load(
       OSError: a folder cannot be listed; the TFRecords cannot be written, or are damaged;
         TensorFlow is missing.
     """
-    if image_size < 1 or not 0 <= calibration < 1:
-        raise ValueError(
-            f"image_size {image_size} must be at least 1, calibration {calibration} in [0, 1)"
-        )
+    check_numbers(image_size, calibration)
     root, folder, data_dir = (os.path.expanduser(os.fspath(at)) for at in (root, folder, data_dir))
     if folder:
         images = sources.from_folder(category, folder, image_size, data_dir, test=test)
@@ -83,6 +80,14 @@ def load(
     if not images.pick_test:  # own images have no masks
         _warn_of_missing_masks(images.test)
     return _split(images, seed, calibration, test)
+
+
+def check_numbers(image_size: int, calibration: float) -> None:
+    """Raises ValueError for a size or a share of held-out images that makes no sense."""
+    if image_size < 1 or not 0 <= calibration < 1:
+        raise ValueError(
+            f"image_size {image_size} must be at least 1, calibration {calibration} in [0, 1)"
+        )
 
 
 def train_draws(images: np.ndarray, *, flip: bool, crop: int, rotation: int = 0) -> sampling.Draws:
@@ -134,17 +139,11 @@ def eval_batches(images: np.ndarray, batch_size: int) -> Iterator[np.ndarray]:
 
 
 def _split(images: Decoded, seed: int, calibration: float, test: bool) -> Splits:
-    trained, held_out = sampling.held_out(seed, len(images.train.paths), calibration)
+    count, pick = len(images.train.paths), images.pick_test
+    trained, held_out, picked = sampling.split(seed, count, calibration, pick_test=pick)
     tested = images.test
-    if images.pick_test:
-        if calibration >= 0.5:
-            raise ValueError(
-                f"calibration {calibration} leaves nothing to train on, since with bad/ as many "
-                "images again are tested with: choose less than 0.5"
-            )
-        trained, picked = sampling.picked_for_test(seed, trained, len(held_out))
-        if test:
-            tested = _with_good(tested, _take(images.train, picked))
+    if pick and test:
+        tested = _with_good(tested, _take(images.train, picked))
     return Splits(
         _take(images.train, trained), _take(images.train, held_out), tested, images.digest
     )

@@ -29,6 +29,28 @@ def scale(pixels: np.ndarray) -> np.ndarray:
     return (2 * pixels.astype(np.float32) - 255) * np.float32(1 / 255)
 
 
+def split(
+    seed: int, num_images: int, share: float, *, pick_test: bool
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Sorted indices of the images that are trained on, held out, and picked to be tested with.
+
+    With `pick_test` as many are picked as are held out, else none.
+
+    Raises:
+      ValueError: with `pick_test`, the share leaves nothing to train on.
+    """
+    trained, out = held_out(seed, num_images, share)
+    if not pick_test:
+        return trained, out, trained[:0]
+    if share >= 0.5:
+        raise ValueError(
+            f"calibration {share} leaves nothing to train on, since with bad/ as many images again "
+            "are tested with: choose less than 0.5"
+        )
+    trained, picked = picked_for_test(seed, trained, len(out))
+    return trained, out, picked
+
+
 def held_out(seed: int, num_images: int, share: float) -> tuple[np.ndarray, np.ndarray]:
     """Sorted indices of the images that are trained on, and of those held out.
 

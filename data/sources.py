@@ -63,11 +63,7 @@ def from_folder(category: str, root: str, image_size: int, data_dir: str, *, tes
     Raises:
       ValueError, OSError: as `pipeline.load`.
     """
-    if category in (*layout.CATEGORIES, "demo", "") or os.path.basename(category) != category:
-        raise ValueError(
-            f"data.folder: {category!r} is no name for a product of your own: put one after the "
-            "colon of --config, e.g. --config=configs/fanogan.py:mine"
-        )
+    check_name(category)
     files, pick_test = folder.scan(root, test=test), folder.has_bad(root)
     if not test:
         return Decoded(category, "", *decoding.decode(files, image_size), pick_test)
@@ -78,6 +74,15 @@ def from_folder(category: str, root: str, image_size: int, data_dir: str, *, tes
     images = Decoded(category, digest, *decoding.decode(files, image_size), pick_test)
     _keep(path, images)
     return images
+
+
+def check_name(category: str) -> None:
+    """Raises ValueError where a folder of own images cannot go by that name."""
+    if category in (*layout.CATEGORIES, "demo", "") or os.path.basename(category) != category:
+        raise ValueError(
+            f"data.folder: {category!r} is no name for a product of your own: put one after the "
+            "colon of --config, e.g. --config=configs/fanogan.py:mine"
+        )
 
 
 @contextlib.contextmanager

@@ -28,11 +28,11 @@ def damage(folder: epath.Path) -> str:
     try:
         *lines, end, rest = (folder / FILE).read_bytes().split(b"\n")
         if (end, rest) != (_end(lines), b""):
-            return f"{FILE} has changed"
+            return f"{FILE} is not whole"
         for line in lines:
             name = line[_WIDTH:].decode()
             if line != _line(folder, name):
-                return f"{name} has changed"
+                return f"{name} does not match {FILE}"
     except FileNotFoundError:
         return f"{name} is missing"
     except (OSError, ValueError):

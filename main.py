@@ -34,7 +34,8 @@ from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
 import commands
-from engine.workdir import read_config
+from engine import preemption
+from engine.workdir import hold, read_config
 
 _CONFIG = config_flags.DEFINE_config_file(
     "config",
@@ -116,23 +117,28 @@ def _run(workdir: str) -> int:
     """Does what --mode says; the exit code."""
     output = os.path.abspath(os.path.expanduser(_OUTPUT.value or ""))
     match _MODE.value:
-        case "compare":
-            commands.compare(_WORKDIRS.value, workdir)
-        case "tune":
-            commands.tune(_config(workdir), workdir)
         case "predict":
             return 2 if commands.predict(workdir, _IMAGES.value or "", output) else 0
         case "export":
             commands.export(workdir, output)
+        case "compare":
+            with hold(workdir):
+                commands.compare(_WORKDIRS.value, workdir)
+        case "tune":
+            config = _config(workdir)
+            with hold(workdir):
+                commands.tune(config, workdir)
         case mode:
-            commands.run(
-                _config(workdir),
-                workdir,
-                mode,
-                reuse=_REUSE.value,
-                save_maps=_SAVE_MAPS.value,
-                started=_STARTED,
-            )
+            config = _config(workdir)
+            with hold(workdir):
+                commands.run(
+                    config,
+                    workdir,
+                    mode,
+                    reuse=_REUSE.value,
+                    save_maps=_SAVE_MAPS.value,
+                    started=_STARTED,
+                )
     return 0
 
 
@@ -145,10 +151,13 @@ def main(argv: list[str]) -> None:
         lambda record: record.levelno > python_logging.INFO or "-packages" not in record.pathname
     )
     startup.prepare()
+    preemption.install()
     workdir = os.path.abspath(os.path.expanduser(_WORKDIR.value))
     try:
         _check_flags()
         code = _run(workdir)
+    except KeyboardInterrupt:
+        code = 130  # as a shell has it after Ctrl-C
     except (ValueError, OSError, FloatingPointError) as error:
         logging.debug("The traceback of the error below:", exc_info=True)
         sys.exit(f"error: {_one_line(error)}")
@@ -156,9 +165,13 @@ def main(argv: list[str]) -> None:
 
 
 def _one_line(error: Exception) -> str:
-    """What an error says, without the line breaks and quotes of errors within errors."""
+    """What an error says, without the line breaks and quotes of errors within errors.
+
+    Nor with what a terminal would obey: file names may hold anything.
+    """
     text = str(error).replace("\\n", " ").replace("\\'", "'")
-    return " ".join(text.split()).strip("'\"")
+    text = " ".join(text.split()).strip("'\"")
+    return "".join(letter if letter.isprintable() else "?" for letter in text)
 
 
 def _parse_flags(argv: list[str]) -> list[str]:

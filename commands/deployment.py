@@ -122,7 +122,7 @@ def export(workdir: str, output: str) -> None:
         found.method,
         found.variables,
         output,
-        images=splits.calibration.images,
+        images=np.asarray(splits.calibration.images),
         score_threshold=detector.threshold.threshold,
         files={name: json.dumps(value, indent=2) + "\n" for name, value in files.items()},
         about=results,

@@ -3,6 +3,7 @@
 import os
 from typing import Any
 
+import numpy as np
 from absl import logging
 from ml_collections import ConfigDict
 
@@ -93,7 +94,7 @@ def train_stages(
 ) -> None:
     """Binds the workdir to the config and trains what is not yet trained."""
     method = make(config.method, config, *images.load_textures(config))
-    training = images.training_batches(config, splits.train.images)
+    training = images.training_batches(config, np.asarray(splits.train.images))
     _bind(workdir, config, method, reuse)
     train(
         method,

@@ -1,27 +1,33 @@
 """A category's decoded images in one `.npz`: a run that finds it needs no TensorFlow.
 
 The file says which source files it was made from (their SHA-256) and at which size, so that a stale
-one is known by content. Its ZIP container holds a checksum of every array.
+one is known by content. Its ZIP container holds a checksum of every array. Images and masks are
+not compressed and stay in the file (data/rows.py): their number takes no memory.
 """
 
 import os
+import struct
+import zipfile
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
-_FORMAT = 2  # since 2: Pillow's resizing, the sizes of the files, pick_test
+from data.rows import Bytes, Masks, Rows, packed_bytes
+
+_FORMAT = 3  # since 3: uncompressed; since 2: Pillow's resizing, the sizes of the files, pick_test
+_BLOCK = 2**20  # bytes that are read at a time for the checksum
 
 
 class Images(NamedTuple):
     """Images of one split, sorted by path."""
 
-    images: np.ndarray  # uint8 [N, S, S, 3]
+    images: np.ndarray | Rows  # uint8 [N, S, S, 3]
     paths: list[str]  # relative to the category's folder
     defects: list[str]  # 'good' or the defect's folder
     labels: np.ndarray  # int64 [N]; 0 good, 1 defective
     # bool [h, w] each, at the image's own size; None for a defective image without a mask.
-    masks: list[np.ndarray | None]  # empty for training images
+    masks: Sequence[np.ndarray | None]  # empty for training images
     sizes: np.ndarray  # int64 [N, 2]; height and width of the files
 
 
@@ -49,17 +55,16 @@ def write(path: str, decoded: Decoded) -> None:
     Raises:
       OSError: it cannot be written.
     """
-    sizes, bits = _pack(decoded.test.masks)
     arrays = {
         "format": np.array(_FORMAT),
         "category": np.array(decoded.category),
         "digest": np.array(decoded.digest),
         "pick_test": np.array(decoded.pick_test),
-        "mask_sizes": sizes,
-        "mask_bits": bits,
+        "mask_sizes": _mask_sizes(decoded.test.masks),
+        "mask_bits": _mask_bits(decoded.test.masks),
     }
     for split, images in (("train", decoded.train), ("test", decoded.test)):
-        arrays[f"{split}_images"] = images.images
+        arrays[f"{split}_images"] = np.asarray(images.images)
         arrays[f"{split}_paths"] = np.array(images.paths, dtype=np.str_)
         arrays[f"{split}_defects"] = np.array(images.defects, dtype=np.str_)
         arrays[f"{split}_labels"] = images.labels
@@ -68,7 +73,7 @@ def write(path: str, decoded: Decoded) -> None:
     temporary = f"{path}.{os.getpid()}.tmp"
     try:
         with open(temporary, "wb") as file:
-            np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
+            np.savez(file, **arrays)  # type: ignore[arg-type]
         os.replace(temporary, path)
     except BaseException:
         if os.path.exists(temporary):
@@ -79,17 +84,19 @@ def write(path: str, decoded: Decoded) -> None:
 def read(path: str, *, test: bool = True) -> Decoded:
     """What `write` wrote; without `test`, the training images alone are read from the file.
 
+    Images and masks are read when they are asked for, and from this file, whatever comes to its
+    place; their checksums are held against them here.
+
     Raises:
       FileNotFoundError: there is no such file.
-      ValueError: it is no such file, damaged, or of another version's format.
+      ValueError: it is no such file, damaged, of another version's format, or names a file that
+        would lie outside of the folder of the images.
     """
     try:
-        with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
-            names = [name for name in archive if test or not name.startswith(("test_", "mask_"))]
-            arrays = {name: archive[name] for name in names}
-        if arrays["format"] == _FORMAT:
-            return _from(arrays, test)
-        found = str(arrays["format"])
+        with open(path, "rb") as file, zipfile.ZipFile(file) as archive:
+            found = str(_array(archive, "format"))
+            if found == str(_FORMAT):
+                return _decoded(_Archive(archive, Bytes(file)), test)
     except FileNotFoundError:
         raise
     except Exception as error:  # a cut or altered ZIP file fails in many ways
@@ -101,38 +108,90 @@ def read(path: str, *, test: bool = True) -> Decoded:
     )
 
 
-def _from(arrays: dict[str, np.ndarray], test: bool) -> Decoded:
-    category, digest = str(arrays["category"]), str(arrays["digest"])
-    train, pick_test = _split(arrays, "train", []), bool(arrays["pick_test"])
+class _Archive(NamedTuple):
+    zip: zipfile.ZipFile
+    file: Bytes  # the same
+
+
+def _decoded(archive: _Archive, test: bool) -> Decoded:
+    if any(info.compress_type != zipfile.ZIP_STORED for info in archive.zip.infolist()):
+        raise ValueError("its arrays are compressed")
+    category, digest, pick_test = (
+        _array(archive.zip, name).item() for name in ("category", "digest", "pick_test")
+    )
+    train = _split(archive, "train")
     if not test:
         return Decoded(category, "", train, no_images(train.images.shape[1]), pick_test)
-    masks = _unpack(arrays["mask_sizes"], arrays["mask_bits"])
-    return Decoded(category, digest, train, _split(arrays, "test", masks), pick_test)
+    tested = _split(archive, "test")
+    sizes = _array(archive.zip, "mask_sizes")
+    start, (count,) = _place(archive, "mask_bits", 1)
+    if sizes.shape != (len(tested.paths), 2) or not ((0 <= sizes) & (sizes < 2**31)).all():
+        raise ValueError("the sizes of the masks make no sense")
+    if packed_bytes(sizes).sum() != count:
+        raise ValueError("the masks have other sizes than they say")
+    masks = Masks(archive.file, start, sizes)
+    return Decoded(category, digest, train, tested._replace(masks=masks), pick_test)
 
 
-def _split(arrays: dict[str, np.ndarray], name: str, masks: list[np.ndarray | None]) -> Images:
-    return Images(
-        arrays[f"{name}_images"],
-        arrays[f"{name}_paths"].tolist(),
-        arrays[f"{name}_defects"].tolist(),
-        arrays[f"{name}_labels"],
-        masks,
-        arrays[f"{name}_sizes"],
+def _split(archive: _Archive, split: str) -> Images:
+    start, (count, *shape) = _place(archive, f"{split}_images", 4)
+    paths, defects, labels, sizes = (
+        _array(archive.zip, f"{split}_{name}") for name in ("paths", "defects", "labels", "sizes")
     )
+    if not len(paths) == len(defects) == len(labels) == len(sizes) == count:
+        raise ValueError(f"the arrays of {split} differ in length")
+    if shape != [shape[0], shape[0], 3] or {labels.dtype, sizes.dtype} != {np.dtype(np.int64)}:
+        raise ValueError(f"the arrays of {split} have other shapes or types")
+    for path, defect in zip(paths.tolist(), defects.tolist(), strict=True):
+        _check_name(path)
+        if "/" in defect:
+            raise ValueError(f"the defect {defect!r} is no name of a folder")
+        _check_name(defect)
+    starts = start + np.arange(count, dtype=np.int64) * int(np.prod(shape))
+    images = Rows(archive.file, starts, tuple(shape))
+    return Images(images, paths.tolist(), defects.tolist(), labels, [], sizes)
 
 
-def _pack(masks: Sequence[np.ndarray | None]) -> tuple[np.ndarray, np.ndarray]:
-    """Heights and widths [N, 2], 0 where there is no mask, and all pixels as one row of bits."""
+def _check_name(name: str) -> None:
+    """A stranger's file must name nothing outside of the folders that it is read into."""
+    if "\0" in name or {"", ".", ".."} & set(name.replace(os.sep, "/").split("/")):
+        raise ValueError(f"{name!r} is no name of a file in a folder")
+
+
+def _array(archive: zipfile.ZipFile, name: str) -> np.ndarray:
+    """A small array, read as a whole."""
+    with archive.open(f"{name}.npy") as member:
+        array = np.lib.format.read_array(member, allow_pickle=False)
+        if member.read(1):  # to its end, where the checksum is
+            raise ValueError(f"{name} is longer than it says")
+    return array
+
+
+def _place(archive: _Archive, name: str, rank: int) -> tuple[int, tuple[int, ...]]:
+    """Where in the file an array of uint8 begins, and its shape; its checksum is compared."""
+    info = archive.zip.getinfo(f"{name}.npy")
+    with archive.zip.open(info) as member:
+        np.lib.format.read_magic(member)
+        shape, fortran, dtype = np.lib.format.read_array_header_1_0(member)
+        header = member.tell()
+        while member.read(_BLOCK):
+            pass
+    if dtype != np.uint8 or fortran or len(shape) != rank:
+        raise ValueError(f"{name} is {dtype} {shape}, not uint8 of rank {rank}")
+    if header + np.prod(shape, dtype=float) != info.file_size:
+        raise ValueError(f"{name} has another length than it says")
+    # The name and an extra field lie before an array, of the lengths that end the local header.
+    lengths = archive.file.read(info.header_offset + 26, 4).tobytes()
+    return info.header_offset + 30 + sum(struct.unpack("<HH", lengths)) + header, shape
+
+
+def _mask_sizes(masks: Sequence[np.ndarray | None]) -> np.ndarray:
+    """Heights and widths, int64 [N, 2], 0 where there is no mask."""
     sizes = [(0, 0) if mask is None else mask.shape for mask in masks]
-    pixels = [mask.ravel() for mask in masks if mask is not None]
-    row = np.concatenate([np.zeros(0, bool), *pixels])
-    return np.array(sizes, np.int64).reshape(-1, 2), np.packbits(row)
+    return np.array(sizes, np.int64).reshape(-1, 2)
 
 
-def _unpack(sizes: np.ndarray, bits: np.ndarray) -> list[np.ndarray | None]:
-    counts = sizes.prod(axis=1)
-    row = np.unpackbits(bits, count=int(counts.sum())).astype(bool)
-    parts = np.split(row, np.cumsum(counts)[:-1]) if len(sizes) else []
-    return [
-        part.reshape(size) if part.size else None for part, size in zip(parts, sizes, strict=True)
-    ]
+def _mask_bits(masks: Sequence[np.ndarray | None]) -> np.ndarray:
+    """The bits of each mask, from a new byte on, as one row."""
+    bits = [np.packbits(mask) for mask in masks if mask is not None]
+    return np.concatenate([np.zeros(0, np.uint8), *bits])

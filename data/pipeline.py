@@ -1,7 +1,7 @@
-"""A category's images in memory, and batches of them.
+"""A category's images, and batches of them.
 
-`N` images, resized to `S`x`S` once and kept as uint8; a batch is float32 in [-1, 1]. TensorFlow is
-imported only to prepare MVTec AD, which is done once, and to stream batches.
+`N` images, resized to `S`x`S` once and kept as uint8 in a file; a batch is float32 in [-1, 1].
+TensorFlow is imported only to prepare MVTec AD, which is done once, and to stream batches.
 """
 
 import os
@@ -13,6 +13,7 @@ from absl import logging
 
 from data import sampling, sources
 from data.decoded import Decoded, Images
+from data.rows import Rows
 
 # batches(dims, seed, first_step, process=(index, count)) -> images [*dims, S, S, 3], endless
 Batches = Callable[..., Iterator[np.ndarray]]
@@ -132,7 +133,7 @@ def train_batches(images: np.ndarray, *, flip: bool, crop: int = 0, rotation: in
     return batches
 
 
-def eval_batches(images: np.ndarray, batch_size: int) -> Iterator[np.ndarray]:
+def eval_batches(images: np.ndarray | Rows, batch_size: int) -> Iterator[np.ndarray]:
     """Batches of `images`, uint8 [N, S, S, 3], in order: float32 in [-1, 1], the last short."""
     for start in range(0, len(images), batch_size):
         yield sampling.scale(images[start : start + batch_size])
@@ -151,19 +152,27 @@ def _split(images: Decoded, seed: int, calibration: float, test: bool) -> Splits
 
 def _with_good(bad: Images, good: Images) -> Images:
     """Both, by name: bad/... and good/...; nothing in a good image is defective."""
+    nothing = [np.broadcast_to(np.False_, size) for size in good.sizes]  # views of one byte
     return Images(
-        np.concatenate([bad.images, good.images]),
+        _joined(bad.images, good.images),
         bad.paths + good.paths,
         bad.defects + good.defects,
         np.concatenate([bad.labels, good.labels]),
-        bad.masks + [np.zeros(size, bool) for size in good.sizes],
+        [*bad.masks, *nothing],
         np.concatenate([bad.sizes, good.sizes]),
     )
 
 
+def _joined(bad: np.ndarray | Rows, good: np.ndarray | Rows) -> np.ndarray | Rows:
+    if isinstance(bad, Rows) and isinstance(good, Rows):  # of one file
+        return bad.join(good)
+    return np.concatenate([bad, good])
+
+
 def _take(images: Images, indices: np.ndarray) -> Images:
+    all_images = images.images
     return Images(
-        images.images[indices],
+        all_images.take(indices) if isinstance(all_images, Rows) else all_images[indices],
         [images.paths[index] for index in indices],
         [images.defects[index] for index in indices],
         images.labels[indices],

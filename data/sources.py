@@ -53,8 +53,7 @@ def from_layout(category: str, root: str, image_size: int, data_dir: str, *, tes
         mvtec_ad.read(builder, "train", files.train, image_size),
         mvtec_ad.read(builder, "test", files.test, image_size),
     )
-    _keep(path, images)
-    return images
+    return _kept(path, images)
 
 
 def from_folder(category: str, root: str, image_size: int, data_dir: str, *, test: bool) -> Decoded:
@@ -72,8 +71,7 @@ def from_folder(category: str, root: str, image_size: int, data_dir: str, *, tes
     if found := _up_to_date(path, category, digest, image_size, pick_test):
         return found
     images = Decoded(category, digest, *decoding.decode(files, image_size), pick_test)
-    _keep(path, images)
-    return images
+    return _kept(path, images)
 
 
 def check_name(category: str) -> None:
@@ -118,9 +116,12 @@ def _up_to_date(
     return None
 
 
-def _keep(path: str, images: Decoded) -> None:
+def _kept(path: str, images: Decoded) -> Decoded:
+    """The images from their new copy, so that memory is free of them, or as they are without."""
     try:
         decoded.write(path, images)
         logging.info("Wrote the decoded images to %s: with it, no TensorFlow is needed.", path)
+        return decoded.read(path)
     except OSError as error:
         logging.warning("The decoded images are not kept: %s", error)
+        return images

@@ -20,11 +20,21 @@ from engine.threshold import Threshold
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "scikit-learn")
 
 
+class Images(Protocol):
+    """Images, uint8 [N, H, W, 3], as an array, or in a file from which those asked for are read."""
+
+    def __len__(self) -> int:
+        """N."""
+
+    def __getitem__(self, index: Any, /) -> np.ndarray:
+        """The image at an int, or those of a slice or of an array of ints."""
+
+
 class LabelledImages(Protocol):
     """Test images in one order, with what is known of them."""
 
     @property
-    def images(self) -> np.ndarray:
+    def images(self) -> Images:
         """Images as uint8 [N, H, W, 3]."""
 
     @property
@@ -54,7 +64,7 @@ def evaluate(
     held_out: LabelledImages,
     workdir: str,
     *,
-    batches: Callable[[np.ndarray, int], Iterable[np.ndarray]],
+    batches: Callable[[Any, int], Iterable[np.ndarray]],
     batch_size: int,
     about: Mapping[str, Any],
     network: Mapping[str, Any],

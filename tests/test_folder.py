@@ -91,7 +91,7 @@ def test_all_images_of_a_folder_are_good(tmp_path, warned):
     splits = load(tmp_path / "parts")
     assert len(splits.train.paths) == 18 and len(splits.calibration.paths) == 2
     assert sorted(splits.train.paths + splits.calibration.paths) == sorted(sources)
-    assert splits.test.images.shape == (0, SIZE, SIZE, 3) and splits.test.masks == []
+    assert splits.test.images.shape == (0, SIZE, SIZE, 3) and [*splits.test.masks] == []
     for split in (splits.train, splits.calibration):
         assert split.paths == sorted(split.paths) and set(split.defects) == {"good"}
         assert not split.labels.any() and split.masks == [] and split.images.dtype == np.uint8

@@ -136,7 +136,7 @@ def test_a_decoded_copy_is_never_unpickled(tmp_path, tries):
         others = {key: value for key, value in arrays.items() if key != name}
         write_trap(path, name, tmp_path / "trace", **others)
         with tries("a file of a workdir or data set with a pickle inside is refused"):
-            with pytest.raises(ValueError, match=r"mine_16px.npz .*allow_pickle=False"):
+            with pytest.raises(ValueError, match=r"mine_16px.npz .*(allow_pickle=False|is object)"):
                 decoded.read(str(path))
             assert not (tmp_path / "trace").exists()
 

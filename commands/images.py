@@ -1,6 +1,7 @@
 """The images that a config names: where they lie, their splits, and the batches they come in."""
 
 import os
+from typing import Any
 
 import numpy as np
 from ml_collections import ConfigDict
@@ -40,16 +41,22 @@ def read(config: ConfigDict, *, test: bool = True) -> pipeline.Splits:
     )
 
 
+def augmentation(config: ConfigDict) -> dict[str, Any]:
+    """How training images are cut, mirrored and turned: the keywords of `pipeline.train_draws`."""
+    # Workdirs of older versions lack two of these; methods that see whole images, the crop.
+    crop, rotation = config.data.get("crop", 0), config.data.get("rotation", 0)
+    return {"flip": config.data.flip, "crop": crop, "rotation": rotation}
+
+
 def training_batches(config: ConfigDict, images: np.ndarray) -> batches.Batches:
     """Training batches, gathered on the device where the config allows and the images fit."""
-    # Workdirs of older versions say none of these; methods that see whole images no crop.
-    resident, crop = config.data.get("resident", True), config.data.get("crop", 0)
-    options = {"flip": config.data.flip, "crop": crop, "rotation": config.data.get("rotation", 0)}
+    # Workdirs of older versions do not say it.
+    resident, options = config.data.get("resident", True), augmentation(config)
     streamed = pipeline.train_batches(images, **options)
     if not resident:
         return batches.streamed(streamed)
     draws = pipeline.train_draws(images, **options)
-    return batches.resident_if_it_fits(images, draws, streamed, crop=crop)
+    return batches.resident_if_it_fits(images, draws, streamed, crop=options["crop"])
 
 
 def load_textures(config: ConfigDict) -> list[np.ndarray]:

@@ -43,25 +43,26 @@ def survey(
 
     Raises:
       FileNotFoundError: there is no such folder.
-      ValueError: it has the layout of MVTec AD, or bad/ and none good/.
+      ValueError: it has the layout of MVTec AD.
       OSError: a folder cannot be listed.
     """
     root = _folder(folder)
     good, bad = root / "good", root / "bad"
-    if not good.is_dir():
-        _refuse_other_layouts(root)
-        train = images_of(root)
-        return Survey(Files(_samples(root, train), []), _faults(root, root, train))
-    beside = images_of(root, skip=(good, bad))
-    train = images_of(good)
     defective = _samples(root, images_of(bad)) if test and bad.is_dir() else []
-    faults = _faults(root, good, train) + _faults_of_bad(defective)
-    if beside:
-        said = (
-            f"{len(beside)} images of {root} are neither in good/ nor in bad/: move or remove "
-            f"{_some(root, beside)}"
-        )
-        faults.insert(0, Fault(said, beside, "neither in good/ nor in bad/: move or remove it"))
+    faults = _faults_of_bad(defective)
+    if good.is_dir():
+        train = images_of(good)
+        faults = _faults(root, good, train) + faults
+        if beside := images_of(root, skip=(good, bad)):
+            faults.insert(0, _beside(root, beside))
+    elif bad.is_dir():
+        train = images_of(root, skip=(bad,))
+        said = f"{root} has a folder bad/ and none good/: move the good images to good/"
+        faults.insert(0, Fault(said))
+    else:
+        _refuse_mvtec_ad(root)
+        train = images_of(root)
+        faults = _faults(root, root, train)
     return Survey(Files(_samples(root, train), defective), faults)
 
 
@@ -80,15 +81,21 @@ def _folder(folder: str | os.PathLike) -> Path:
     return root
 
 
-def _refuse_other_layouts(root: Path) -> None:
+def _refuse_mvtec_ad(root: Path) -> None:
     """All images would be trained on as good ones."""
-    if (root / "bad").is_dir():
-        raise ValueError(f"{root} has a folder bad/ and none good/: move the good images to good/")
     if (root / "train" / "good").is_dir():
         raise ValueError(
             f"{root} has the layout of MVTec AD: use --config.data.root={root.parent} and "
             f"--config=<config>.py:{root.name} in place of data.folder"
         )
+
+
+def _beside(root: Path, images: Sequence[Path]) -> Fault:
+    said = (
+        f"{len(images)} images of {root} are neither in good/ nor in bad/: move or remove "
+        f"{_some(root, images)}"
+    )
+    return Fault(said, images, "neither in good/ nor in bad/: move or remove it")
 
 
 def _faults(root: Path, good: Path, images: Sequence[Path]) -> list[Fault]:

@@ -21,18 +21,15 @@ class Bytes:
         weakref.finalize(self, os.close, self._number)
 
     def read(self, start: int, count: int) -> np.ndarray:
-        """uint8 [count] from `start` on.
+        """uint8 [count] from `start` on, read-only.
 
         Raises:
           OSError: the file itself was written to since.
         """
-        data = np.empty(count, np.uint8)
-        rest = memoryview(data)
-        while rest and (got := os.preadv(self._number, [rest], start + count - len(rest))):
-            rest = rest[got:]
-        if rest or os.fstat(self._number).st_mtime_ns != self._changed:
+        data = os.pread(self._number, count, start)
+        if len(data) < count or os.fstat(self._number).st_mtime_ns != self._changed:
             raise OSError(f"{self._name} was changed while it was in use: start again")
-        return data
+        return np.frombuffer(data, np.uint8)
 
 
 class Rows:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from engine import metrics
+from engine import metrics, pixel_curve
 
 RESAMPLES = 1000
 COVERAGE = 0.95
@@ -68,7 +68,7 @@ def pixel_counts(masks: Sequence[np.ndarray], maps: Sequence[np.ndarray], size: 
     regions = np.zeros(len(masks))
     for i, (mask, values) in enumerate(metrics.fit(masks, maps, size)):
         place = bins - 1 - np.searchsorted(edges, values, side="right")
-        weights, regions[i] = metrics.region_weights(mask)
+        weights, regions[i] = pixel_curve.region_weights(mask)
         defective[i] = np.bincount(place[mask], minlength=bins)
         good[i] = np.bincount(place[~mask], minlength=bins)
         overlap[i] = np.bincount(place[mask], weights, minlength=bins)

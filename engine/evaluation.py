@@ -1,4 +1,8 @@
-"""Scores a test set with a finished workdir, and writes what came out into it."""
+"""Scores a test set with a finished workdir, and writes what came out into it.
+
+Memory does not grow with the number of images, but for a few kB of each: images are read, and maps
+and reconstructions lie in temporary files, until they are looked at.
+"""
 
 import importlib.metadata
 import os
@@ -13,28 +17,19 @@ import numpy as np
 from absl import logging
 
 from engine import metrics, official, parallel, report, threshold
-from engine.logs import read_metrics, to_pixels
-from engine.scoring import Scorer, score_all
+from engine.logs import read_metrics
+from engine.scoring import Scorer, score_to_disk
+from engine.spill import Stack, write_npz
 from engine.threshold import Threshold
 
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "scikit-learn")
-
-
-class Images(Protocol):
-    """Images, uint8 [N, H, W, 3], as an array, or in a file from which those asked for are read."""
-
-    def __len__(self) -> int:
-        """N."""
-
-    def __getitem__(self, index: Any, /) -> np.ndarray:
-        """The image at an int, or those of a slice or of an array of ints."""
 
 
 class LabelledImages(Protocol):
     """Test images in one order, with what is known of them."""
 
     @property
-    def images(self) -> Images:
+    def images(self) -> Stack:
         """Images as uint8 [N, H, W, 3]."""
 
     @property
@@ -100,18 +95,18 @@ def evaluate(
         finite.
     """
     threshold.check_count(len(held_out.images))
-    normal: Any = score_all(scorer, batches(held_out.images, batch_size), batch_size)
+    normal = score_to_disk(scorer, batches(held_out.images, batch_size), batch_size, workdir)
     found = threshold.calibrate(normal.image, normal.map, false_alarm_rate)
     # Without test images there are none of everything, and the metrics say why they are absent.
     score = jax.tree.map(itemgetter(slice(0)), normal)
     start = time.perf_counter()  # the scorer was compiled for the held-out images
     if len(test.images):
-        score = score_all(scorer, batches(test.images, batch_size), batch_size)
+        score = score_to_disk(scorer, batches(test.images, batch_size), batch_size, workdir)
     seconds = time.perf_counter() - start
     history = read_metrics(workdir)
     results = {
         **about,
-        **_metrics(test, score, pixel_size),
+        **_metrics(test, score, pixel_size, workdir),
         "threshold": _told(found, network),
         "at_threshold": threshold.rates(found, test.labels, test.defects, score.image),
         "steps": {line["stage"]: line["step"] for line in history},
@@ -121,7 +116,9 @@ def evaluate(
         "devices": parallel.device_names(),
     }
     if save_maps:
-        results["official"] = official.scores(test.masks, test.labels, score.map, test.sizes)
+        results["official"] = official.scores(
+            test.masks, test.labels, score.map, test.sizes, folder=workdir
+        )
     if parallel.is_main():
         if save_maps:
             _write_maps(workdir, about["category"], test, score.map)
@@ -130,13 +127,16 @@ def evaluate(
     return results
 
 
-def _metrics(test: LabelledImages, score: Any, pixel_size: int) -> dict[str, Any]:
+def _metrics(test: LabelledImages, score: Any, pixel_size: int, workdir: str) -> dict[str, Any]:
     terms = score.terms.items()
+    pixel = metrics.pixel_metrics(
+        test.masks, score.map, pixel_size, names=test.paths, folder=workdir
+    )
     return {
         "image": metrics.image_metrics(test.labels, score.image),
         "image_terms": {name: metrics.image_metrics(test.labels, term) for name, term in terms},
         "per_defect": metrics.per_defect(test.labels, test.defects, score.image),
-        "pixel": metrics.pixel_metrics(test.masks, score.map, pixel_size, names=test.paths),
+        "pixel": pixel,
     }
 
 
@@ -147,7 +147,7 @@ def _told(found: Threshold, network: Mapping[str, Any]) -> dict[str, Any]:
     return content
 
 
-def _write_maps(workdir: str, category: str, test: LabelledImages, maps: np.ndarray) -> None:
+def _write_maps(workdir: str, category: str, test: LabelledImages, maps: Stack) -> None:
     folder = official.write_maps(
         workdir, category, paths=test.paths, defects=test.defects, maps=maps, sizes=test.sizes
     )
@@ -204,11 +204,8 @@ def _write(
 def _write_predictions(path: str, scored: report.Scored, map_max: float) -> None:
     arrays: dict[str, Any] = {"maps": scored.maps, "map_max": np.float32(map_max)}
     if scored.reconstructions is not None:
-        arrays["reconstructions"] = to_pixels(scored.reconstructions)
-    new = f"{path}.tmp"
-    with open(new, "wb") as file:
-        np.savez_compressed(file, **arrays)
-    os.replace(new, path)
+        arrays["reconstructions"] = scored.reconstructions
+    write_npz(path, arrays)
 
 
 def versions() -> dict[str, str]:

@@ -17,7 +17,6 @@ from matplotlib.ticker import MaxNLocator
 from sklearn import metrics
 
 from engine.heat import HEAT, SCALE, overlay, resize
-from engine.logs import to_pixels
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 STYLES = ("-", "--", "-.", ":")
@@ -170,13 +169,13 @@ def examples(
 ) -> None:
     """Rows of image, reconstruction, anomaly map over the image, and mask, with a caption each.
 
-    `images` are uint8 [K, H, W, 3], `reconstructions` float32 [K, H, W, 3] in [-1, 1] or None for
-    no such column, `maps` float [K, h, w], `masks` K of bool [h, w] or None where one is missing.
-    The colour scale goes from 0 to `map_max`; `note` is a smaller line below the title.
+    `images` are uint8 [K, H, W, 3], `reconstructions` the same or None for no such column, `maps`
+    float [K, h, w], `masks` K of bool [h, w] or None where one is missing. The colour scale goes
+    from 0 to `map_max`; `note` is a smaller line below the title.
     """
     columns: dict[str, Sequence[np.ndarray | None]] = {"image": list(images)}
     if reconstructions is not None:
-        columns["reconstruction"] = list(to_pixels(reconstructions))
+        columns["reconstruction"] = list(reconstructions)
     columns |= {MAP: list(images), "mask": masks}
     size = (CELL * len(columns) + BAR, (CELL + CAPTION) * len(captions) + HEAD)
     figure = Figure(figsize=size, dpi=EXAMPLES_DPI)

@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image
 
 from engine import heat, page
+from engine.spill import Stack
 from engine.threshold import Threshold
 
 WORST = 6
@@ -62,12 +63,12 @@ class Scored(NamedTuple):
     paths: Sequence[str]  # N, as the reader knows the images
     defects: Sequence[str]  # N, 'good' or the defect's type
     labels: np.ndarray  # int [N], 1 = defective
-    images: np.ndarray  # uint8 [N, H, W, 3]
+    images: Stack  # uint8 [N, H, W, 3]
     masks: Sequence[np.ndarray | None]  # N of bool [h, w], all False for good; None: missing
     scores: np.ndarray  # float [N]
     terms: Mapping[str, np.ndarray]  # the parts of the score: float [N] each
-    maps: np.ndarray  # float32 [N, H, W]
-    reconstructions: np.ndarray | None  # float32 [N, H, W, 3] in [-1, 1]
+    maps: Stack  # float32 [N, H, W]
+    reconstructions: Stack | None  # uint8 [N, H, W, 3]
 
 
 class Order(NamedTuple):

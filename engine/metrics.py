@@ -7,12 +7,13 @@ mask of a good image is all False. None stands for the missing mask of a defecti
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from PIL import Image
-from scipy import ndimage
 from sklearn.metrics import average_precision_score, roc_auc_score
+
+from engine import pixel_curve
 
 LIMIT = 0.3  # the false-positive rate up to which MVTec AD integrates PRO
 NAMED = 5  # so many images without a mask are named, the others counted
@@ -91,18 +92,25 @@ def per_defect(
 
 
 def pixel_metrics(
-    masks: Sequence[Mask], maps: Sequence[np.ndarray], size: int = 0, *, names: Sequence[str] = ()
+    masks: Sequence[Mask],
+    maps: Iterable[np.ndarray],
+    size: int = 0,
+    *,
+    names: Sequence[str] = (),
+    folder: str | None = None,
 ) -> Metrics:
     """AUROC, average precision and AU-PRO of the anomaly maps over all pixels of all test images.
 
     `prevalence` is the share of defective pixels. Numbers of different resolutions do not compare.
+    Memory does not grow with the number of images: engine/pixel_curve.py.
 
     Args:
       masks: N of bool [h, w], all False for a good image; None if the image's mask is missing.
-      maps: N of float [H, W].
+      maps: N of float [H, W], of which float32 is kept.
       size: masks are brought to size x size (nearest) and maps too (Pillow's bilinear, which
         averages when it shrinks); 0 brings the maps to the size of each mask.
       names: N names of the images, to say which masks are missing.
+      folder: of the temporary files, 8 bytes a pixel; if None, the system's.
 
     Returns:
       {'auroc', 'average_precision', 'prevalence', 'au_pro', 'au_pro_limit', 'resolution'}; where
@@ -115,17 +123,13 @@ def pixel_metrics(
     extra = {"au_pro": None, "au_pro_limit": LIMIT, "resolution": resolution}
     if reason := _missing(masks, names):
         return _absent(reason, **extra)
-    curve = _curve(fit([mask for mask in masks if mask is not None], maps, size))
-    if reason := _one_sided(curve):
+    present = (mask for mask in masks if mask is not None)
+    pixels = pixel_curve.collect(fit(present, maps, size), folder)
+    if reason := _one_sided(pixels):
         return _absent(reason, **extra)
-    found = curve.found / curve.found[-1]
-    precision = curve.found / (curve.found + curve.false_at)
-    return extra | {
-        "auroc": _area(curve, found, 1.0),
-        "average_precision": float(np.sum(np.diff(found, prepend=0.0) * precision)),
-        "prevalence": float(curve.found[-1] / (curve.found[-1] + curve.negatives)),
-        "au_pro": _area(curve, curve.overlap, LIMIT),
-    }
+    areas = pixel_curve.areas(pixels, LIMIT)
+    prevalence = pixels.positives / (pixels.positives + pixels.negatives)
+    return extra | areas._asdict() | {"prevalence": prevalence}
 
 
 def au_pro(masks: Sequence[np.ndarray], maps: Sequence[np.ndarray], limit: float = LIMIT) -> float:
@@ -147,10 +151,16 @@ def au_pro(masks: Sequence[np.ndarray], maps: Sequence[np.ndarray], limit: float
     Raises:
       ValueError: no region, or no pixel outside regions; shapes differ; NaN or infinite values.
     """
-    curve = _curve(zip(masks, maps, strict=True))
-    if reason := _one_sided(curve):
+    pixels = pixel_curve.collect(zip(masks, maps, strict=True))
+    if reason := _one_sided(pixels):
         raise ValueError(reason)
-    return _area(curve, curve.overlap, limit)
+    return pixel_curve.areas(pixels, limit).au_pro
+
+
+def _one_sided(pixels: pixel_curve.Pixels) -> str:
+    if not pixels.positives:
+        return "no defective pixels: no defective test images, or too small at this resolution"
+    return "" if pixels.negatives else "no good pixels: the masks cover every image"
 
 
 def _missing(masks: Sequence[Mask], names: Sequence[str]) -> str:
@@ -166,7 +176,7 @@ def _missing(masks: Sequence[Mask], names: Sequence[str]) -> str:
 
 
 def fit(
-    masks: Sequence[np.ndarray], maps: Sequence[np.ndarray], size: int
+    masks: Iterable[np.ndarray], maps: Iterable[np.ndarray], size: int
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Yields each mask (bool) with its map (float) at one size [h, w], as `pixel_metrics` says."""
     for mask, values in zip(masks, maps, strict=True):
@@ -177,74 +187,3 @@ def fit(
             picture = Image.fromarray(np.asarray(values, np.float32))
             values = np.asarray(picture.resize(mask.shape[::-1], Image.Resampling.BILINEAR))
         yield mask, values
-
-
-def region_weights(mask: np.ndarray) -> tuple[np.ndarray, int]:
-    """Of each True pixel of bool [h, w], in order, 1 / the size of its region; how many regions."""
-    regions, count = ndimage.label(mask, structure=np.ones((3, 3)))
-    region = regions[mask]
-    return (1.0 / np.bincount(region)[region] if count else np.empty(0)), count
-
-
-class _Curve(NamedTuple):
-    """What each of the K distinct scores inside regions, from high to low, finds as a threshold.
-
-    Only there do the curves rise, so the many scores outside regions need no threshold of theirs:
-    they are sorted once and looked up.
-    """
-
-    found: np.ndarray  # [K] pixels inside regions with this score or more
-    overlap: np.ndarray  # [K] PRO: mean share of a region found
-    false_above: np.ndarray  # [K] pixels outside regions with more than this score
-    false_at: np.ndarray  # [K] pixels outside regions with this score or more
-    negatives: int  # pixels outside regions
-
-
-def _curve(pairs: Iterable[tuple[np.ndarray, np.ndarray]]) -> _Curve:
-    inside, weights, outside = [np.empty(0, np.float32)], [np.empty(0)], [np.empty(0, np.float32)]
-    regions = 0
-    for mask, values in pairs:
-        if mask.shape != values.shape or mask.ndim != 2:
-            raise ValueError(f"mask {mask.shape} and anomaly map {values.shape}: not one [h, w]")
-        if broken := int((~np.isfinite(values)).sum()):
-            raise ValueError(f"{broken} of {values.size} pixels of a map are NaN or infinite")
-        mask = mask.astype(bool)
-        weight, count = region_weights(mask)
-        weights.append(weight)
-        inside.append(values[mask])
-        outside.append(values[~mask])
-        regions += count
-    negatives = np.concatenate(outside)
-    del outside
-    negatives.sort()
-    scores, weight = np.concatenate(inside), np.concatenate(weights)
-    order = np.argsort(scores)[::-1]
-    scores = scores[order]
-    last = np.flatnonzero(np.append(scores[1:] != scores[:-1], True)) if scores.size else order
-    thresholds = scores[last]
-    return _Curve(
-        found=last + 1,
-        overlap=np.cumsum(weight[order])[last] / max(regions, 1),
-        false_above=negatives.size - np.searchsorted(negatives, thresholds, side="right"),
-        false_at=negatives.size - np.searchsorted(negatives, thresholds, side="left"),
-        negatives=negatives.size,
-    )
-
-
-def _one_sided(curve: _Curve) -> str:
-    if not curve.found.size:
-        return "no defective pixels: no defective test images, or too small at this resolution"
-    return "" if curve.negatives else "no good pixels: the masks cover every image"
-
-
-def _area(curve: _Curve, height: np.ndarray, limit: float) -> float:
-    """Area up to `limit` under `height` over the false-positive rate, divided by `limit`.
-
-    The curve is flat between thresholds and linear across the pixels that tie at one.
-    """
-    rates = np.stack([curve.false_above, curve.false_at], axis=1).ravel() / curve.negatives
-    heights = np.stack([np.append(0.0, height[:-1]), height], axis=1).ravel()
-    x, y = np.concatenate([[0.0], rates, [1.0]]), np.concatenate([[0.0], heights, [1.0]])
-    kept = x <= limit
-    x_end, y_end = np.append(x[kept], limit), np.append(y[kept], np.interp(limit, x, y))
-    return float(np.trapezoid(y_end, x_end) / limit)

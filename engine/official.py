@@ -15,6 +15,7 @@ import numpy as np
 import tifffile
 
 from engine import heat, metrics
+from engine.spill import Stack
 
 _SAFE = re.compile(r"[^/\0]+")
 
@@ -25,7 +26,7 @@ def write_maps(
     *,
     paths: Sequence[str],
     defects: Sequence[str],
-    maps: np.ndarray,
+    maps: Stack,
     sizes: np.ndarray,
 ) -> str:
     """Writes `workdir/maps/<category>/test/<defect>/<id>.tiff`, all of them or none; returns maps/.
@@ -55,12 +56,16 @@ def write_maps(
     folder = os.path.join(workdir, "maps", category)
     new = f"{folder}.tmp"
     shutil.rmtree(new, ignore_errors=True)
-    for name, heat_map, (height, width) in zip(names, maps, sizes, strict=True):
-        path = os.path.join(new, "test", name)
-        os.makedirs(os.path.dirname(path), exist_ok=True)
-        tifffile.imwrite(path, heat.resize(heat_map, (int(height), int(width))))
-    shutil.rmtree(folder, ignore_errors=True)
-    os.replace(new, folder)
+    try:
+        for name, heat_map, (height, width) in zip(names, maps, sizes, strict=True):
+            path = os.path.join(new, "test", name)
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+            tifffile.imwrite(path, heat.resize(heat_map, (int(height), int(width))))
+        shutil.rmtree(folder, ignore_errors=True)
+        os.replace(new, folder)
+    except BaseException:
+        shutil.rmtree(new, ignore_errors=True)
+        raise
     return os.path.dirname(folder)
 
 
@@ -73,7 +78,12 @@ def _id(path: str) -> str:
 
 
 def scores(
-    masks: Sequence[np.ndarray | None], labels: np.ndarray, maps: np.ndarray, sizes: np.ndarray
+    masks: Sequence[np.ndarray | None],
+    labels: np.ndarray,
+    maps: Stack,
+    sizes: np.ndarray,
+    *,
+    folder: str | None = None,
 ) -> dict[str, Any]:
     """What the script will print of these maps: {'au_pro', 'classification_au_roc'}, or a reason.
 
@@ -84,8 +94,9 @@ def scores(
       labels: int [N], 1 = defective.
       maps: float [N, H, W].
       sizes: int [N, 2], height and width of each image file.
+      folder: of temporary files; if None, the system's.
     """
-    pixel = metrics.pixel_metrics(masks, list(maps))
+    pixel = metrics.pixel_metrics(masks, maps, folder=folder)
     highest = [
         heat.resize(values, (int(height), int(width))).max()
         for values, (height, width) in zip(maps, sizes, strict=True)

@@ -1,14 +1,17 @@
 """Scores images with the networks of a finished workdir."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from operator import itemgetter
+from typing import Any
 
 import jax
 import numpy as np
 
 from engine import checkpoint
+from engine.logs import to_pixels
 from engine.method import Method, Score, Variables
+from engine.spill import Rows
 
 Scorer = Callable[[np.ndarray | jax.Array], Score]
 
@@ -46,12 +49,39 @@ def score_all(scorer: Scorer, batches: Iterable[np.ndarray], size: int = 0) -> S
     Raises:
       ValueError: there is no image.
     """
-    scores = []
+    return _joined([*_scores(scorer, batches, size)])
+
+
+def score_to_disk(scorer: Scorer, batches: Iterable[np.ndarray], size: int, folder: str) -> Any:
+    """As `score_all`, with what is large in temporary files in `folder`: maps and reconstructions.
+
+    Returns:
+      A `Score` whose map is `Rows` of float32 [H, W], and whose reconstruction, where there is one,
+      is `Rows` of uint8 [H, W, C].
+
+    Raises:
+      ValueError: there is no image.
+      OSError: the disk is full.
+    """
+    maps, made, small = Rows(folder), Rows(folder), []
+    for score in _scores(scorer, batches, size):
+        maps.append(np.asarray(score.map))
+        if score.reconstruction is not None:
+            made.append(to_pixels(score.reconstruction))
+        small.append(score._replace(map=None, reconstruction=None))
+    return _joined(small)._replace(map=maps, reconstruction=made if len(made) else None)
+
+
+def _scores(scorer: Scorer, batches: Iterable[np.ndarray], size: int) -> Iterator[Any]:
+    """The scores of each batch, as NumPy arrays."""
     for images in batches:
         size = size or len(images)
         padding = [(0, size - len(images))] + [(0, 0)] * (images.ndim - 1)
         score = jax.device_get(scorer(np.pad(images, padding)))
-        scores.append(jax.tree.map(itemgetter(slice(len(images))), score))
+        yield jax.tree.map(itemgetter(slice(len(images))), score)
+
+
+def _joined(scores: list[Any]) -> Any:
     if not scores:
         raise ValueError("there is no image to score")
     return jax.tree.map(lambda *leaves: np.concatenate(leaves), *scores)

@@ -9,7 +9,7 @@ new good parts come from the same production, and through the same camera, as th
 import json
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from fractions import Fraction
 from typing import Any, NamedTuple
 
@@ -77,7 +77,7 @@ def shortfall(rate: float, count: int) -> str:
     )
 
 
-def calibrate(scores: np.ndarray, maps: np.ndarray, rate: float) -> Threshold:
+def calibrate(scores: np.ndarray, maps: Iterable[np.ndarray], rate: float) -> Threshold:
     """The threshold at which at most a share `rate` of new good images is called defective.
 
     The k-th smallest of the n scores, k = ceil((n + 1)(1 - rate)): a new good score is as likely in
@@ -88,7 +88,7 @@ def calibrate(scores: np.ndarray, maps: np.ndarray, rate: float) -> Threshold:
 
     Args:
       scores: float [n] of held-out good images, which training has not seen.
-      maps: float [n, H, W], their anomaly maps.
+      maps: n of float [H, W], their anomaly maps.
       rate: in (0, 1).
 
     Raises:
@@ -97,7 +97,7 @@ def calibrate(scores: np.ndarray, maps: np.ndarray, rate: float) -> Threshold:
     scores = np.sort(np.asarray(scores, np.float64))
     check(rate)
     check_count(count := scores.size)
-    highest = np.sort(np.asarray(maps, np.float64).reshape(count, -1).max(axis=1))
+    highest = np.sort(np.array([values.max() for values in maps], np.float64))
     if not (np.isfinite(scores).all() and np.isfinite(highest).all()):
         raise ValueError("a score of a held-out good image is not finite: train again")
     above = max(1, math.floor((count + 1) * Fraction(str(rate))))  # n + 1 - k

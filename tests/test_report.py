@@ -41,7 +41,7 @@ def scored_set(good=4, defects=("cut", "cut", "hole"), reconstructions=True):
         scores=scores,
         terms={"residual": scores / 2, "features": rng.random(len(names)).astype(np.float32)},
         maps=maps,
-        reconstructions=images.astype(np.float32) / 127.5 - 1 if reconstructions else None,
+        reconstructions=images if reconstructions else None,
     )
 
 

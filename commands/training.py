@@ -42,8 +42,7 @@ def run(
     Raises:
       ValueError, OSError, FloatingPointError: one line that says what is wrong and the way out.
     """
-    rate = config.get("threshold", {}).get("false_alarm_rate", _RATE)
-    threshold.check(rate)
+    rate = false_alarm_rate(config)
     splits = images.load(config, workdir)
     _check_promise(rate, len(splits.calibration.images))
     if mode == "train":
@@ -76,6 +75,13 @@ def run(
         print(official.command(root, workdir, config.data.category))
     print(f"Report: {os.path.join(workdir, 'report', 'index.html')}")
     return results
+
+
+def false_alarm_rate(config: ConfigDict) -> float:
+    """The share of good parts that may be called defective; ValueError where it is none."""
+    rate = config.get("threshold", {}).get("false_alarm_rate", _RATE)
+    threshold.check(rate)
+    return rate
 
 
 def _check_promise(rate: float, count: int) -> None:

@@ -118,24 +118,24 @@ _TALLY = pytest.StashKey[dict[tuple[str, str], list[float]]]()
 
 
 @pytest.fixture
-def tries(request) -> Callable[[str], AbstractContextManager[None]]:
+def tries(request) -> Callable[..., AbstractContextManager[None]]:
     """`with tries("what is tried"):` is one try of what the test's mark `promise` names.
 
-    It survives if nothing is raised. All of a promise are lines of the table at the end.
+    It survives if nothing is raised. All of a promise are lines of the table at the end. One try of
+    `times` blows counts as so many tries.
     """
     promise = request.node.get_closest_marker("promise").args[0]
-
-    return lambda what: _one(request.config, promise, what)
+    return lambda what, times=1: _one(request.config, promise, what, times)
 
 
 @contextmanager
-def _one(config: pytest.Config, promise: str, what: str) -> Iterator[None]:
+def _one(config: pytest.Config, promise: str, what: str, times: int = 1) -> Iterator[None]:
     counts = config.stash[_TALLY].setdefault((promise, what), [0, 0, 0.0])
     start = time.monotonic()
-    counts[0] += 1
+    counts[0] += times
     try:
         yield
-        counts[1] += 1
+        counts[1] += times
     finally:
         counts[2] = max(counts[2], time.monotonic() - start)
 

@@ -107,7 +107,7 @@ def test_none_left_stops(folder, tmp_path, change):
         spoil(folder / step / "SHA256SUMS", change, rng)
     before = (tmp_path / "metrics.jsonl").read_bytes()
     for read in (lambda: go(toy(), tmp_path), lambda: checkpoint.newest(str(tmp_path), "toy")):
-        with pytest.raises(ValueError, match="holds no checkpoint that is whole: 4 .*, 3 ") as error:
+        with pytest.raises(ValueError, match="no checkpoint that is whole: 4 .*, 3 ") as error:
             read()
         assert str(folder) in str(error.value) and "delete that folder" in str(error.value)
     assert (tmp_path / "metrics.jsonl").read_bytes() == before

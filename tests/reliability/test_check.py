@@ -374,7 +374,11 @@ def test_the_command(clean, tmp_path):
     assert done.returncode == 1, done.stderr
     assert_listed(done.stdout.splitlines(), expected)
     assert listing(tmp_path / "root") == before
-    assert {path.name for path in tmp_path.iterdir()} <= {"root", ".cache"}  # of libraries
+    assert {path.name for path in tmp_path.iterdir()} <= {
+        "root",
+        ".cache",
+        ".config",
+    }  # Matplotlib's
     done = program(*arguments, f"--config.data.root={clean}", **environment)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.endswith("No problem found.\n")

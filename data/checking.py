@@ -82,6 +82,7 @@ def check(
     warnings = _same_files(images, [digest for _, digest in looked])
     if not pick_test:  # own images have no masks
         warnings += _without_masks(images)
+        warnings += _inverted(samples, [inspected.marked for inspected, _ in looked])
     return Report(images, found, warnings, list(dict.fromkeys(faults)))
 
 
@@ -216,6 +217,14 @@ def _without_masks(images: Sequence[Image]) -> list[str]:
     return [
         f"{len(lacking)} defective images without a mask, so that there are no pixel metrics: "
         f"{_some(lacking)}"
+    ]
+
+
+def _inverted(samples: Sequence[Sample], shares: Sequence[float]) -> list[str]:
+    return [
+        f"{one_line(sample.mask)}: calls {100 * share:.0f} % of its image defective: is it inverted?"
+        for sample, share in zip(samples, shares, strict=True)
+        if share > 0.5
     ]
 
 

@@ -35,6 +35,7 @@ class Inspected(NamedTuple):
 
     size: tuple[int, int]  # height, width; (0, 0) where the image cannot be read
     faults: list[str]  # one line each, with the file
+    marked: float = 0.0  # share of the mask's pixels that it calls defective; 0 without a mask
 
 
 def is_image_name(path: Path) -> bool:
@@ -128,7 +129,7 @@ def inspect(image: Path, mask: Path | None, *, defective: bool) -> Inspected:
     elif marked is not None and marked.any() != defective:
         marks = "no pixel of the defective" if defective else "pixels of the good"
         found.append(f"{one_line(mask)}: a mask that marks {marks} image {one_line(image)}")
-    return Inspected((height, width), found)
+    return Inspected((height, width), found, 0.0 if marked is None else float(marked.mean()))
 
 
 def sha256(path: Path) -> str:

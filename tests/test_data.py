@@ -145,6 +145,7 @@ def test_held_out_images_are_chosen_by_seed(folder):
     assert len(held_out(calibration=0.999)) == 11
 
 
+@pytest.mark.promise("R11", "one training image: it is trained on, nothing is held out")
 def test_one_training_image_is_never_held_out(tmp_path):
     splits = load(make_tree(tmp_path / "root", num_train=1))
     assert len(splits.train.paths) == 1 and splits.calibration.images.shape == (0, SIZE, SIZE, 3)
@@ -167,6 +168,7 @@ def test_a_folder_of_any_name_and_all_formats(tmp_path):
     assert len(splits.train.paths) == 12 + 9
 
 
+@pytest.mark.promise("R11", "a test set without defects, and an empty one: read as such")
 def test_test_sets_without_defects_and_empty_ones(folder):
     for path in [*folder.glob("test/broken/*"), *folder.glob("ground_truth/broken/*")]:
         path.unlink()
@@ -291,6 +293,7 @@ def test_an_unknown_category_lists_the_known(folder, category):
     assert all(name in message for name in layout.CATEGORIES)
 
 
+@pytest.mark.promise("R11", "no training images: an error that names the folder")
 def test_an_empty_training_folder_is_named(folder):
     for path in folder.glob("train/good/*"):
         path.unlink()
@@ -299,6 +302,7 @@ def test_an_empty_training_folder_is_named(folder):
     assert str(folder / "train/good") in fails(folder)
 
 
+@pytest.mark.promise("R10", "a missing mask: a warning that names the image")
 def test_a_missing_mask_is_none_and_a_warning(folder, monkeypatch):
     lines = []
     monkeypatch.setattr(
@@ -310,6 +314,7 @@ def test_a_missing_mask_is_none_and_a_warning(folder, monkeypatch):
     assert len(lines) == 1 and "test/broken/001.png" in lines[0] and "000" not in lines[0]
 
 
+@pytest.mark.promise("R10", "no masks at all: images are read, masks are absent")
 def test_no_masks_at_all(folder):
     for path in folder.glob("ground_truth/broken/*"):
         path.unlink()
@@ -326,6 +331,7 @@ def test_masks_of_the_images_own_name_and_other_formats(folder):
         np.testing.assert_array_equal(mask, square(at=index) > 0)
 
 
+@pytest.mark.promise("R10", "masks of no image: an error that names all")
 def test_masks_that_belong_to_no_image_are_all_named(folder):
     save(folder / "ground_truth/broken/007_mask.png", square())
     save(folder / "ground_truth/scratched/000_mask.png", square())
@@ -334,11 +340,15 @@ def test_masks_that_belong_to_no_image_are_all_named(folder):
     assert "broken/000_mask.png" not in message
 
 
+@pytest.mark.promise("R10", "a mask of two images: an error that names it")
 def test_a_mask_of_two_images_is_refused(folder):
     save(folder / "test/broken/000.jpg", picture(3))
     assert "broken/000_mask.png" in fails(folder)
 
 
+@pytest.mark.promise(
+    "R10", "masks of another size, empty, or that mark a good image: an error that names each"
+)
 def test_masks_of_another_size_empty_ones_and_marks_on_good_images(folder):
     save(folder / "ground_truth/broken/000_mask.png", square((18, 20)))
     save(folder / "ground_truth/broken/002_mask.png", np.zeros((20, 18), np.uint8))
@@ -683,6 +693,7 @@ def test_flips_only_when_asked():
     np.testing.assert_allclose(batch, pixels[indices] / np.float32(127.5) - 1, atol=1e-7)
 
 
+@pytest.mark.promise("R11", "a batch larger than the data set: each image as often as any other")
 @pytest.mark.parametrize("batch", [60, 64, 200])
 def test_sixty_images_and_any_batch(batch):
     drawn = numbers(next(pipeline.train_batches(NUMBERED, flip=True)((1, batch), 0, 0)))[0]

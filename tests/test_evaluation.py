@@ -84,6 +84,9 @@ def test_both_kinds(tmp_path):
     assert "image AUROC 1.000" in evaluation.summary(results)
 
 
+@pytest.mark.promise(
+    "R11", "no defects, no good or no test images: results.json has null and a reason"
+)
 @pytest.mark.parametrize(
     ("defects", "reason"),
     [
@@ -99,6 +102,7 @@ def test_one_kind_or_none(tmp_path, defects, reason):
     assert reason in evaluation.summary(results)
 
 
+@pytest.mark.promise("R10", "a missing mask: image metrics are given, pixel metrics are null")
 def test_missing_masks_leave_the_image_metrics(tmp_path):
     results = run(tmp_path, labelled(["good", "dot", "dot"], without_mask=[2]))
     assert results["image"]["auroc"] == 1.0
@@ -130,6 +134,7 @@ def test_what_the_threshold_gets_wrong_is_counted(tmp_path):
     assert all(sentence in said for sentence in results["threshold"]["statement"])
 
 
+@pytest.mark.promise("R11", "no test images: the threshold is still set")
 def test_no_test_images_and_the_threshold_is_there(tmp_path):
     results = run(tmp_path, labelled([]), held_out=3)
     assert results["at_threshold"] == {} and results["threshold"]["held_out"] == 3
@@ -146,6 +151,7 @@ def test_maps_for_the_official_evaluation(tmp_path):
     assert results["official"]["classification_au_roc"] == 1.0
 
 
+@pytest.mark.promise("R11", "0 or 1 held-out image: an error, and nothing is written")
 @pytest.mark.parametrize("held_out", [0, 1])
 def test_too_few_held_out_images_write_nothing(tmp_path, held_out):
     with pytest.raises(ValueError, match="needs 2 held-out good images"):

@@ -47,6 +47,7 @@ def test_image_metrics_by_hand():
     assert "reason" not in result
 
 
+@pytest.mark.promise("R11", "one class or none: image metrics are null with a reason")
 @pytest.mark.parametrize(
     ("labels", "reason", "prevalence"),
     [
@@ -82,6 +83,7 @@ def test_per_defect_is_each_defect_against_all_good():
     assert result["hole"]["prevalence"] == pytest.approx(1 / 3)
 
 
+@pytest.mark.promise("R11", "no good test images: null with a reason for each defect")
 def test_per_defect_without_good_images():
     result = metrics.per_defect(np.array([1]), ["cut"], np.array([0.3]))
     assert (result["cut"]["auroc"], result["cut"]["reason"]) == (None, "no good test images")
@@ -139,6 +141,7 @@ def test_a_perfect_map_and_its_opposite():
     assert metrics.au_pro([mask], [-mask.astype(float)]) == pytest.approx(0.0)
 
 
+@pytest.mark.promise("R11", "no defective or no good pixels: AU-PRO is refused, not 0")
 def test_au_pro_refuses_what_has_no_answer():
     empty, values = np.zeros((3, 3), bool), np.ones((3, 3))
     with pytest.raises(ValueError, match="no defective pixels"):
@@ -184,6 +187,7 @@ def test_masks_and_maps_are_brought_to_one_size():
     assert result["resolution"] == "16 x 16"
 
 
+@pytest.mark.promise("R10", "missing masks: pixel metrics are null, the reason names the images")
 def test_missing_masks_are_named():
     mask = np.eye(4, dtype=bool)
     masks = [np.zeros((4, 4), bool), mask, None, None]
@@ -196,6 +200,7 @@ def test_missing_masks_are_named():
     assert many["reason"].endswith("a, b, c, d, e and 2 more")
 
 
+@pytest.mark.promise("R11", "no defects: pixel metrics are null with a reason")
 def test_good_images_alone_have_no_pixel_metrics():
     result = metrics.pixel_metrics([np.zeros((4, 4), bool)], [np.ones((2, 2))])
     assert result["reason"].startswith("no defective pixels: no defective test images")

@@ -172,6 +172,17 @@ def test_missing_masks_are_a_warning(clean, tmp_path, capsys, tries):
         ]
 
 
+@pytest.mark.promise("R10")
+def test_inverted_masks_are_a_warning(clean, tmp_path, capsys, tries):
+    shutil.copytree(clean / "part", tmp_path / "part")
+    with tries("an inverted mask: said by --mode=check, with its file"):
+        mask = save(tmp_path / "part/ground_truth/broken/001_mask.png", 255 - square(at=1))
+        count, lines = said(capsys, config_of(tmp_path))
+        assert count == 0 and [line for line in lines if "is it" in line] == [
+            f"warning: {mask}: calls 97 % of its image defective: is it inverted?"
+        ]
+
+
 # ---------------------------------------------------------------- what is wrong
 
 

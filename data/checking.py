@@ -222,7 +222,8 @@ def _without_masks(images: Sequence[Image]) -> list[str]:
 
 def _inverted(samples: Sequence[Sample], shares: Sequence[float]) -> list[str]:
     return [
-        f"{one_line(sample.mask)}: calls {100 * share:.0f} % of its image defective: is it inverted?"
+        f"{one_line(sample.mask)}: calls {100 * share:.0f} % of its image defective: is it "
+        "inverted?"
         for sample, share in zip(samples, shares, strict=True)
         if share > 0.5
     ]

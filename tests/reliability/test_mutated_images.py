@@ -139,7 +139,13 @@ def changed_chunk(draw, data):
         return draw(changed(data))
     index = draw(st.integers(0, len(parts) - 1))
     name, content = parts[index]
-    match draw(st.sampled_from(["content", "pixels", "drop", "repeat", "move", "name"])):
+    match draw(st.sampled_from(["size", "content", "pixels", "drop", "repeat", "move", "name"])):
+        case "size":
+            width_or_height = struct.pack(">I", draw(st.sampled_from(NUMBERS)))
+            head, size = parts[0][0], bytearray(parts[0][1])
+            place = draw(st.sampled_from([0, 4]))
+            size[place : place + 4] = width_or_height
+            parts[0] = head, bytes(size)
         case "content":
             parts[index] = name, draw(changed(content))
         case "pixels" if name == b"IDAT":  # behind the compression, whose checksum is right too

@@ -19,6 +19,8 @@ import os
 import re
 import sys
 import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 
 _STARTED = time.monotonic()
 
@@ -30,11 +32,12 @@ from engine import startup
 
 startup.keep_memory()
 
+import jax
 from absl import app, flags, logging
 from ml_collections import ConfigDict, config_flags
 
 import commands
-from engine import preemption
+from engine import hosts, parallel, preemption
 from engine.workdir import hold, read_config
 
 _CONFIG = config_flags.DEFINE_config_file(
@@ -48,19 +51,19 @@ _WORKDIR = flags.DEFINE_string(
     "workdir",
     None,
     "Folder of one run: networks, logs and results; made if need be.",
-    required=True,
 )
 _MODE = flags.DEFINE_enum(
     "mode",
     "train",
-    ["train", "evaluate", "predict", "export", "tune", "compare"],
+    ["train", "evaluate", "predict", "export", "tune", "compare", "check"],
     "train: train, or go on training, then evaluate. evaluate: set the threshold and score the "
     "test images again with the networks in the workdir. predict: decide on --images and write "
     "rows, heat maps and masks into --output; exit code 2 if some could not be read. export: write "
     "the scoring function, weights and threshold into --output. tune: choose the loss's weight and "
     "the score's settings for the workdir on held-out normal images with made-up defects, never on "
     "test images; evaluate afterwards. compare: write a page about the runs in --workdirs into the "
-    "workdir.",
+    "workdir. check: say how each image would be used and all that is wrong with them, without a "
+    "workdir; exit code 1 if anything is.",
 )
 _WORKDIRS = flags.DEFINE_list("workdirs", [], "Workdirs of finished runs, for --mode=compare.")
 _IMAGES = flags.DEFINE_string(
@@ -79,6 +82,15 @@ _REUSE = flags.DEFINE_string(
     "Workdir of another run of the same settings, such as one of f-AnoGAN for configs/anogan.py: "
     "its finished stages are taken over and not trained again.",
 )
+_ADDRESS = flags.DEFINE_string(
+    "coordinator_address",
+    None,
+    "HOST:PORT of process 0, for a run of several processes: one a host, each with the same "
+    "command but for its --process_id. TPU pod slices, SLURM, Open MPI and Kubernetes are known "
+    "without these three.",
+)
+_PROCESSES = flags.DEFINE_integer("num_processes", None, "How many processes there are.")
+_PROCESS = flags.DEFINE_integer("process_id", None, "Which of them this is, from 0 on.")
 
 
 def _check_flags() -> None:
@@ -86,23 +98,33 @@ def _check_flags() -> None:
     mode = _MODE.value
     given = {
         "config": _CONFIG.value,
+        "workdir": _WORKDIR.value,
         "reuse": _REUSE.value,
         "workdirs": _WORKDIRS.value,
         "images": _IMAGES.value,
         "output": _OUTPUT.value,
         "save_maps": _SAVE_MAPS.value,
+        "coordinator_address": _ADDRESS.value,
     }
-    needed: dict[str, tuple[str, ...]] = {"predict": ("images", "output"), "export": ("output",)}
+    needed: dict[str, tuple[str, ...]] = {
+        "predict": ("workdir", "images", "output"),
+        "export": ("workdir", "output"),
+        "check": ("config",),
+    }
     taken: dict[str, tuple[str, ...]] = {
-        "train": ("config", "reuse"),
-        "evaluate": ("config", "save_maps"),
-        "tune": ("config",),
+        "train": ("config", "reuse", "coordinator_address"),
+        "evaluate": ("config", "save_maps", "coordinator_address"),
+        "tune": ("config", "coordinator_address"),
         "compare": ("workdirs",),
         **needed,
     }
-    if extra := [f"--{name}" for name, value in given.items() if value and name not in taken[mode]]:
+    if extra := [
+        f"--{name}"
+        for name, value in given.items()
+        if value and name not in ("workdir", *taken[mode])
+    ]:
         raise ValueError(f"{extra[0]} is not for --mode={mode}: leave it out")
-    if missing := [f"--{name}" for name in needed.get(mode, ()) if not given[name]]:
+    if missing := [f"--{name}" for name in needed.get(mode, ("workdir",)) if not given[name]]:
         raise ValueError(f"--mode={mode} needs {missing[0]}: python main.py --help explains it")
 
 
@@ -121,16 +143,18 @@ def _run(workdir: str) -> int:
             return 2 if commands.predict(workdir, _IMAGES.value or "", output) else 0
         case "export":
             commands.export(workdir, output)
+        case "check":
+            return 1 if commands.check(_config(workdir), workdir) else 0
         case "compare":
             with hold(workdir):
                 commands.compare(_WORKDIRS.value, workdir)
         case "tune":
             config = _config(workdir)
-            with hold(workdir):
+            with _held(workdir):
                 commands.tune(config, workdir)
         case mode:
             config = _config(workdir)
-            with hold(workdir):
+            with _held(workdir):
                 commands.run(
                     config,
                     workdir,
@@ -140,6 +164,11 @@ def _run(workdir: str) -> int:
                     started=_STARTED,
                 )
     return 0
+
+
+def _held(workdir: str) -> AbstractContextManager[None]:
+    """Of several processes the main one holds the workdir for all."""
+    return hold(workdir) if parallel.is_main() else nullcontext()
 
 
 def main(argv: list[str]) -> None:
@@ -152,16 +181,27 @@ def main(argv: list[str]) -> None:
     )
     startup.prepare()
     preemption.install()
-    workdir = os.path.abspath(os.path.expanduser(_WORKDIR.value))
+    workdir = os.path.abspath(os.path.expanduser(_WORKDIR.value)) if _WORKDIR.value else ""
+    leave: Callable[[int], None] = sys.exit
     try:
         _check_flags()
+        leave = hosts.start(_ADDRESS.value, _PROCESSES.value, _PROCESS.value)
         code = _run(workdir)
     except KeyboardInterrupt:
         code = 130  # as a shell has it after Ctrl-C
+    except SystemExit as stopped:
+        code = int(stopped.code or 0)
     except (ValueError, OSError, FloatingPointError) as error:
         logging.debug("The traceback of the error below:", exc_info=True)
-        sys.exit(f"error: {_one_line(error)}")
-    sys.exit(code)
+        print(f"error: {_one_line(error)}", file=sys.stderr)
+        code = 1
+    except jax.errors.JaxRuntimeError as error:
+        if parallel.process()[1] == 1:
+            raise
+        logging.debug("The traceback of the error below:", exc_info=True)
+        print(f"{hosts.LOST} ({_one_line(error)[:200]})", file=sys.stderr)
+        code = 1
+    leave(code)
 
 
 def _one_line(error: Exception) -> str:

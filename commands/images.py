@@ -7,15 +7,16 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from data import demo, pipeline, textures
-from engine import batches
+from engine import batches, hosts
 
 
 def load(config: ConfigDict, workdir: str) -> pipeline.Splits:
     """The images; those of the category 'demo' are generated into the workdir first."""
     place(config, workdir)
-    if config.data.category == "demo":
-        demo.generate(config.data.root)
-    return read(config)
+    with hosts.main_first("images"):
+        if config.data.category == "demo":
+            demo.generate(config.data.root)
+        return read(config)
 
 
 def place(config: ConfigDict, workdir: str) -> None:

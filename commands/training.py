@@ -1,5 +1,6 @@
 """Trains what a config says, and evaluates it."""
 
+import json
 import os
 from typing import Any
 
@@ -10,7 +11,7 @@ from ml_collections import ConfigDict
 from commands import images
 from commands.workdirs import FREE, networks, rejoin
 from data import pipeline
-from engine import evaluation, official, parallel, threshold
+from engine import evaluation, hosts, official, parallel, threshold
 from engine.method import Method, make
 from engine.reuse import reuse as take_over
 from engine.scoring import check, scorer_of
@@ -39,6 +40,8 @@ def run(
     for MVTec AD's official evaluation. `started` is when the program did, by time.monotonic(), for
     the log.
 
+    Of several processes the main one alone evaluates; for the others there are no results.
+
     Raises:
       ValueError, OSError, FloatingPointError: one line that says what is wrong and the way out.
     """
@@ -52,6 +55,8 @@ def run(
         rejoin(config, workdir)
         if config.data.digest != splits.digest:
             logging.warning("The images in %s have changed since training.", config.data.root)
+    if not parallel.is_main():
+        return {}
     found = networks(config, workdir)
     first = next(pipeline.eval_batches(splits.calibration.images, _SCORING_BATCH))
     told = {"score": found.origin["score"], "checks": check(found.method, found.variables, first)}
@@ -117,6 +122,7 @@ def _bind(workdir: str, config: ConfigDict, method: Method, reuse: str | None) -
     """Binds the workdir to a config that can be trained, so that a corrected one may follow."""
     check_batches(method)
     settings, main_process = config.to_dict(), parallel.is_main()
+    hosts.check_same(json.dumps(settings), "the config and the images")
     claim(workdir, settings, free=FREE, main=False)
     if reuse:
         stages = {stage.name: stage.num_steps for stage in method.stages}

@@ -9,7 +9,7 @@ from commands import images
 from commands.training import train_stages
 from commands.workdirs import check_finished, rejoin
 from data import pipeline
-from engine import tuning
+from engine import parallel, tuning
 from engine.method import make
 from engine.scoring import restore
 
@@ -19,7 +19,8 @@ def tune(config: ConfigDict, workdir: str) -> dict[str, Any]:
 
     Writes `workdir/tuning.json`, where `run` finds it. A network is trained for each weight of the
     loss in `config.tuning.corrupted_weights` besides the workdir's own, below `workdir/tuning/`; an
-    interrupted one goes on. No test image is opened.
+    interrupted one goes on. No test image is opened. Of several processes the main one alone
+    chooses.
 
     Raises:
       ValueError, OSError, FloatingPointError: one line that says what is wrong and the way out.
@@ -38,6 +39,8 @@ def tune(config: ConfigDict, workdir: str) -> dict[str, Any]:
             "no normal images are held out to tune on: train with data.calibration > 0"
         )
     folders = _trained_weights(config, workdir, splits)
+    if not parallel.is_main():
+        return {}
     networks = {
         name: restore(method, os.path.join(workdir, folder))[0] for name, folder in folders.items()
     }

@@ -23,7 +23,7 @@ import orbax.checkpoint as ocp
 from absl import logging
 from etils import epath
 
-from engine import parallel, sums
+from engine import hosts, parallel, sums
 from engine.method import TrainState
 
 _KEPT = 2  # so that a damaged newest one has a fall-back
@@ -59,7 +59,7 @@ class Checkpoints:
           FileNotFoundError: this process does not see what the main one does.
         """
         found = newest_step(self._workdir, self._stage) if parallel.is_main() else None
-        step = parallel.from_main(-1 if found is None else found)
+        step = hosts.from_main(-1 if found is None else found)
         if step < 0:
             return fresh
         folder = folder_of(self._workdir, self._stage)

@@ -14,7 +14,6 @@ from typing import Any
 import flax.linen as nn
 import jax
 import numpy as np
-from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 _AXIS = "devices"
@@ -92,26 +91,8 @@ def process() -> tuple[int, int]:
 
 
 def is_main() -> bool:
-    """Whether this process is the one that writes files for people."""
-    return jax.process_index() == 0
-
-
-def barrier(name: str) -> None:
-    """All processes wait here for each other."""
-    multihost_utils.sync_global_devices(name)
-
-
-def from_main(value: int) -> int:
-    """The main process's `value`, on every process."""
-    return int(multihost_utils.broadcast_one_to_all(np.int32(value)))
-
-
-def preempted(step: int) -> bool:
-    """Whether several processes are to stop after `step`, for one of them got SIGTERM.
-
-    All have to ask after the same steps.
-    """
-    return process()[1] > 1 and multihost_utils.reached_preemption_sync_point(step)
+    """Whether this process is the one that writes files. Of a run of one, no device is asked."""
+    return not jax.distributed.is_initialized() or jax.process_index() == 0
 
 
 def on_cpu() -> bool:

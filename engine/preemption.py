@@ -14,7 +14,7 @@ from types import FrameType
 
 from absl import logging
 
-from engine import parallel
+from engine import hosts, parallel
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 _PATIENCE = 25  # seconds from a signal to the end of the process, whatever it is doing
@@ -54,7 +54,7 @@ def deferred() -> Iterator[Callable[[int], int]]:
 
     def asked(step: int) -> int:
         if several:
-            return signal.SIGTERM if parallel.preempted(step) else 0
+            return signal.SIGTERM if hosts.preempted(step) else 0
         return came[0] if came else 0
 
     try:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from engine import checkpoint, parallel
+from engine import checkpoint, hosts
 from engine.workdir import check_shared
 
 
@@ -45,7 +45,7 @@ def reuse(
         for stage, step in found.items():
             checkpoint.copy(source, workdir, stage, step)
     # Every process comes here, also one that looks when the copies are there already.
-    parallel.barrier("reuse")
+    hosts.barrier("reuse")
     return list(found)
 
 

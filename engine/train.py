@@ -10,7 +10,7 @@ import jax
 import numpy as np
 from absl import logging
 
-from engine import parallel, preemption
+from engine import hosts, parallel, preemption
 from engine.batches import Batches
 from engine.checkpoint import Checkpoints
 from engine.logs import TrainingLog
@@ -154,7 +154,9 @@ def fit(
                     if not due(step, every.save, last):
                         checkpoints.save(state)
                     checkpoints.wait()
+                    hosts.barrier("stopped")
                     preemption.stop(signal, f" at step {step} of stage {stage.name}, saved")
+    hosts.barrier(f"{stage.name} is saved")
     return jax.device_get(state.variables)
 
 

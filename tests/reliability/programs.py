@@ -45,9 +45,10 @@ METHODS = {
 }
 
 
-def start(arguments, errors, **options):
-    """main.py on one CPU device; what it says on stderr goes into the file `errors`."""
-    environment = {**os.environ, "XLA_FLAGS": ""}
+def start(arguments, errors, devices=1, **options):
+    """main.py on so many CPU devices; what it says on stderr goes into the file `errors`."""
+    flags = f"--xla_force_host_platform_device_count={devices}"
+    environment = {**os.environ, "XLA_FLAGS": flags}
     with open(errors, "wb") as file:
         return subprocess.Popen(
             [sys.executable, "main.py", *map(str, arguments)],

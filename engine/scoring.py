@@ -65,9 +65,9 @@ def score_to_disk(scorer: Scorer, batches: Iterable[np.ndarray], size: int, fold
     """
     maps, made, small = Rows(folder), Rows(folder), []
     for score in _scores(scorer, batches, size):
-        maps.append(np.asarray(score.map))
-        if score.reconstruction is not None:
-            made.append(to_pixels(score.reconstruction))
+        maps.append(score.map)
+        for image in () if score.reconstruction is None else score.reconstruction:
+            made.append(to_pixels(image)[None])
         small.append(score._replace(map=None, reconstruction=None))
     return _joined(small)._replace(map=maps, reconstruction=made if len(made) else None)
 
@@ -76,9 +76,10 @@ def _scores(scorer: Scorer, batches: Iterable[np.ndarray], size: int) -> Iterato
     """The scores of each batch, as NumPy arrays."""
     for images in batches:
         size = size or len(images)
-        padding = [(0, size - len(images))] + [(0, 0)] * (images.ndim - 1)
-        score = jax.device_get(scorer(np.pad(images, padding)))
-        yield jax.tree.map(itemgetter(slice(len(images))), score)
+        count = len(images)
+        if count < size:
+            images = np.pad(images, [(0, size - count)] + [(0, 0)] * (images.ndim - 1))
+        yield jax.tree.map(itemgetter(slice(count)), jax.device_get(scorer(images)))
 
 
 def _joined(scores: list[Any]) -> Any:

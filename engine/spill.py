@@ -45,7 +45,7 @@ class Rows:
           OSError: the disk is full.
         """
         self.shape, self.dtype = (len(self) + len(rows), *rows.shape[1:]), rows.dtype
-        rest = memoryview(np.ascontiguousarray(rows).tobytes())
+        rest = np.ascontiguousarray(rows).view(np.uint8).ravel().data
         try:
             while rest:
                 rest = rest[os.write(self._number, rest) :]

@@ -14,6 +14,7 @@ This file is meant to stay short: the work is done by the packages that it calls
 """
 
 import argparse
+import errno
 import logging as python_logging
 import os
 import re
@@ -193,7 +194,9 @@ def main(argv: list[str]) -> None:
         code = int(stopped.code or 0)
     except (ValueError, OSError, FloatingPointError) as error:
         logging.debug("The traceback of the error below:", exc_info=True)
-        print(f"error: {_one_line(error)}", file=sys.stderr)
+        full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+        remedy = f": free space in {workdir}, the same command goes on" if full else ""
+        print(f"error: {_one_line(error)}{remedy}", file=sys.stderr)
         code = 1
     except jax.errors.JaxRuntimeError as error:
         if parallel.process()[1] == 1:

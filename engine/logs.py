@@ -16,8 +16,9 @@ from typing import Any
 import numpy as np
 from absl import logging
 from PIL import Image
-from tensorboardX import SummaryWriter
 from tqdm import tqdm
+
+from engine.events import EventFile
 
 METRICS_FILE = "metrics.jsonl"
 PREVIEW = "inputs_"
@@ -114,9 +115,8 @@ class TrainingLog:
         self._workdir, self._stage, self._num_steps = workdir, stage, num_steps
         self._seconds_before = _cut_back(workdir, stage, first_step)
         # TensorBoard hides events from purge_step on; that of first_step itself is not repeated.
-        self._board = SummaryWriter(
-            os.path.join(workdir, "tensorboard", stage), purge_step=first_step + 1, flush_secs=10
-        )
+        folder = os.path.join(workdir, "tensorboard", stage)
+        self._board = EventFile(folder, purge_step=first_step + 1)
         self._bar: tqdm | None = None
         if sys.stderr.isatty():
             self._bar = tqdm(total=num_steps, initial=first_step, desc=stage, unit="step")
@@ -143,8 +143,7 @@ class TrainingLog:
         }
         with open(os.path.join(self._workdir, METRICS_FILE), "a", encoding="utf-8") as file:
             file.write(json.dumps(line, allow_nan=False) + "\n")
-        for name, value in {**values, "steps_per_second": rate}.items():
-            self._board.add_scalar(name, value, step)
+        self._board.scalars(step, {**values, "steps_per_second": rate})
         self._show(step, rate, values)
 
     def _show(self, step: int, rate: float, values: Mapping[str, float]) -> None:
@@ -170,7 +169,7 @@ class TrainingLog:
         os.makedirs(folder, exist_ok=True)
         for name, batch in images.items():
             picture = grid(batch)
-            self._board.add_image(name, picture, step, dataformats="HWC")
+            self._board.image(step, name, picture)
             Image.fromarray(picture).save(os.path.join(folder, f"{name}_{step:07d}.png"))
 
     def preview(self, images: np.ndarray) -> None:

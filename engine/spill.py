@@ -65,7 +65,7 @@ class Rows:
             return self._read(start, max(stop - start, 0))
         places = np.arange(len(self))[index]
         rows = [self._read(int(place), 1) for place in places.ravel()]
-        return np.concatenate([self._read(0, 0), *rows]).reshape(*places.shape, *self.shape[1:])
+        return np.concatenate([self._read(0, 0), *rows]).reshape((*places.shape, *self.shape[1:]))
 
     def __iter__(self) -> Iterator[np.ndarray]:
         """Each row."""

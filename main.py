@@ -176,10 +176,7 @@ def main(argv: list[str]) -> None:
     """Runs what the flags say; an expected error ends it with one line and exit code 1."""
     if len(argv) > 1:
         raise app.UsageError(f"unexpected argument {argv[1]!r}: flags begin with --")
-    # Orbax and TFDS say much that is of no use to the reader.
-    logging.get_absl_handler().addFilter(
-        lambda record: record.levelno > python_logging.INFO or "-packages" not in record.pathname
-    )
+    logging.get_absl_handler().addFilter(_worth_reading)
     startup.prepare()
     preemption.install()
     workdir = os.path.abspath(os.path.expanduser(_WORKDIR.value)) if _WORKDIR.value else ""
@@ -205,6 +202,13 @@ def main(argv: list[str]) -> None:
         print(f"{hosts.LOST} ({_one_line(error)[:200]})", file=sys.stderr)
         code = 1
     leave(code)
+
+
+def _worth_reading(record: python_logging.LogRecord) -> bool:
+    """Orbax and TFDS say much that is of no use to the reader; Orbax's errors come up anyway."""
+    if "-packages" not in record.pathname:
+        return True
+    return record.levelno > python_logging.INFO and "orbax" not in record.pathname
 
 
 def _one_line(error: Exception) -> str:

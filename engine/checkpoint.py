@@ -14,6 +14,8 @@ devices. The main process writes and chooses which to restore; all read. Paths a
 `etils.epath`'s.
 """
 
+import os
+import re
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Self
 
@@ -179,12 +181,18 @@ def _commit(folder: epath.Path, step: int, arrays: TrainState) -> None:
         _publish(new, folder)
     except Exception as error:  # Orbax has an exception of its own for every file system
         _beside(folder).rmtree(missing_ok=True)
-        reason = next(iter(str(error).splitlines()), "") or type(error).__name__
         raise OSError(
-            f"{folder / str(step)} cannot be written ({reason}): free space or choose another "
-            "workdir; the checkpoints before are kept"
+            f"{folder / str(step)} cannot be written ({_reason(error)}): free space or choose "
+            "another workdir; the checkpoints before are kept"
         ) from error
     _remove_old(folder, step)
+
+
+def _reason(error: Exception) -> str:
+    """Some words of an error that may have a thousand."""
+    if found := re.search(r"os_error_code='(\d+)'", str(error)):
+        return os.strerror(int(found[1]))
+    return (" ".join(str(error).split()) or type(error).__name__)[:200]
 
 
 def _publish(new: epath.Path, folder: epath.Path) -> None:

@@ -45,18 +45,17 @@ METHODS = {
 }
 
 
-def start(arguments, errors, devices=1, **options):
-    """main.py on so many CPU devices; what it says on stderr goes into the file `errors`."""
+def start(arguments, errors, *, devices=1, before=(), instead=()):
+    """main.py on so many CPU devices; what it says on stderr goes into the file `errors`.
+
+    `before` are the first words of its command line, which `instead` replaces as a whole.
+    """
     flags = f"--xla_force_host_platform_device_count={devices}"
     environment = {**os.environ, "XLA_FLAGS": flags}
+    command = [*before, sys.executable, "main.py", *map(str, arguments)]
     with open(errors, "wb") as file:
         return subprocess.Popen(
-            [sys.executable, "main.py", *map(str, arguments)],
-            cwd=ROOT,
-            env=environment,
-            stdout=subprocess.DEVNULL,
-            stderr=file,
-            **options,
+            instead or command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=file
         )
 
 

@@ -16,6 +16,7 @@ devices. The main process writes and chooses which to restore; all read. Paths a
 
 import os
 import re
+import shutil
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Self
 
@@ -175,6 +176,7 @@ def _commit(folder: epath.Path, step: int, arrays: TrainState) -> None:
     try:
         _beside(folder).rmtree(missing_ok=True)
         new.mkdir(parents=True)
+        _check_space(new, arrays)
         with _orbax() as orbax:
             orbax.save(new / "state", args=ocp.args.StandardSave(arrays))
         sums.write(new)
@@ -186,6 +188,13 @@ def _commit(folder: epath.Path, step: int, arrays: TrainState) -> None:
             "another workdir; the checkpoints before are kept"
         ) from error
     _remove_old(folder, step)
+
+
+def _check_space(folder: epath.Path, arrays: TrainState) -> None:
+    # Of Orbax's threads, one that meets a full disk is heard of after the end of the program.
+    needed = 2**20 + sum(leaf.nbytes for leaf in jax.tree.leaves(arrays))
+    if (free := shutil.disk_usage(folder).free) < needed:
+        raise OSError(f"{needed / 1e6:.1f} MB are needed, {free / 1e6:.1f} MB free")
 
 
 def _reason(error: Exception) -> str:

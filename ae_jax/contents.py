@@ -8,7 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ae_jax.patches import Patches, field, normal, pixels, uniform
+from ae_jax.patches import Patches, field, integers, normal, pixels, uniform
+from engine import parallel
 
 _OCTAVES = 5  # of fractal noise
 # Kinds of content: 0 to 4 are procedural, 5 is of the image itself, 6 of another one.
@@ -20,23 +21,22 @@ def contents(
 ) -> jax.Array:
     """What each patch is filled with: [B, K, P, P, C]. All kinds are equally likely."""
     kind_rng, made_rng, own_rng, affine_rng, which_rng, colour_rng = jax.random.split(rng, 6)
-    batch, number = placed.half.shape
-    kind = jax.random.randint(
-        kind_rng, (batch, number), 0, _TEXTURE if textures is None else _TEXTURE + 1
-    )
+    kinds = _TEXTURE if textures is None else _TEXTURE + 1
+    kind = integers(kind_rng, placed.half.shape, 0, kinds)
     made = _procedural(made_rng, images.shape, placed, jnp.minimum(kind, 4))
     own, elsewhere = _deformed(own_rng, placed), _affine(affine_rng, images.shape, placed)
     other_rng, texture_rng = jax.random.split(which_rng)
-    index = jnp.broadcast_to(jnp.arange(batch)[:, None], kind.shape)
-    other = (index + jax.random.randint(other_rng, kind.shape, 1, max(batch, 2))) % batch
+    everyones = parallel.gather(images)
+    index = jnp.broadcast_to(parallel.share(jnp.arange, len(images))[:, None], kind.shape)
+    other = (index + integers(other_rng, kind.shape, 1, max(len(everyones), 2))) % len(everyones)
 
     def where(number: int, yes: jax.Array, no: jax.Array) -> jax.Array:
         return jnp.where((kind == number)[..., None, None, None], yes, no)
 
-    sampled = _sample(images, jnp.where(kind == _OWN, index, other), where(_OWN, own, elsewhere))
+    sampled = _sample(everyones, jnp.where(kind == _OWN, index, other), where(_OWN, own, elsewhere))
     foreign = sampled
     if textures is not None:
-        which = jax.random.randint(texture_rng, kind.shape, 0, len(textures))
+        which = integers(texture_rng, kind.shape, 0, len(textures))
         scale = textures.shape[1] / images.shape[1]
         foreign = where(_TEXTURE, _sample(textures, which, scale * elsewhere) / 127.5 - 1, sampled)
     recoloured = where(_OWN, sampled, _recolour(colour_rng, foreign))
@@ -52,9 +52,10 @@ def _procedural(
     u, v = (at[..., None] * placed.half.reshape(*number, 1, 1) for at in (placed.u, placed.v))
     v = v.swapaxes(-1, -2)
     angle = uniform(angle_rng, number, 0.0, np.pi)[..., None, None]
-    logs = uniform(wave_rng, (2, *number, 1, 1), float(np.log(3 / side)), float(np.log(0.25)))
+    shortest, longest = float(np.log(3 / side)), float(np.log(0.25))
+    logs = uniform(wave_rng, (2, *number, 1, 1), shortest, longest, axis=1)
     waves = 2 * np.pi / (side * jnp.exp(logs))
-    phases = uniform(phase_rng, (2, *number, 1, 1), 0.0, 2 * np.pi)
+    phases = uniform(phase_rng, (2, *number, 1, 1), 0.0, 2 * np.pi, axis=1)
     a = jnp.sin(waves[0] * (u * jnp.cos(angle) + v * jnp.sin(angle)) + phases[0])
     b = jnp.sin(waves[1] * (v * jnp.cos(angle) - u * jnp.sin(angle)) + phases[1])
     choices = (
@@ -72,11 +73,11 @@ def _procedural(
 
 
 def _colours(rng: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-    """Colours [..., C] of any brightness, most of them pale (ours): dirt, chips and holes are."""
+    """Colours [2, B, ..., C] of any brightness, most pale (ours), as dirt, chips and holes are."""
     grey_rng, hue_rng, strength_rng = jax.random.split(rng, 3)
-    grey = uniform(grey_rng, (*shape[:-1], 1), -1.0, 1.0)
-    strength = jnp.square(uniform(strength_rng, (*shape[:-1], 1), 0.0, 1.0))
-    return jnp.clip(grey + strength * uniform(hue_rng, shape, -1.0, 1.0), -1, 1)
+    grey = uniform(grey_rng, (*shape[:-1], 1), -1.0, 1.0, axis=1)
+    strength = jnp.square(uniform(strength_rng, (*shape[:-1], 1), 0.0, 1.0, axis=1))
+    return jnp.clip(grey + strength * uniform(hue_rng, shape, -1.0, 1.0, axis=1), -1, 1)
 
 
 def _fractal(rng: jax.Array, batch: int, number: int, side: int) -> jax.Array:

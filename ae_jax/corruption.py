@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from ae_jax.contents import contents
-from ae_jax.patches import disks, place, uniform
+from ae_jax.patches import disks, integers, place, uniform
 
 CorruptFn = Callable[[jax.Array, jax.Array], tuple[jax.Array, jax.Array]]
 
@@ -57,7 +57,7 @@ def patches(
         placed = place(where, images.shape, max_patches, side)
         alpha = uniform(strength, placed.half.shape, *opacity)
         count, untouched = jax.random.split(number)
-        count = jax.random.randint(count, (images.shape[0], 1), 1, max_patches + 1)
+        count = integers(count, (images.shape[0], 1), 1, max_patches + 1)
         shown = jnp.arange(max_patches)[None] < count
         shown &= uniform(untouched, count.shape, 0.0, 1.0) >= clean
         weights = disks(shape, placed) * (alpha * shown)[..., None, None]

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 from ae_jax.corruption import CorruptFn
 from ae_jax.models import Output
-from engine import residuals
+from engine import parallel, residuals
 from engine.method import Aux, LossFn, Variables
 
 Residual = Callable[[jax.Array, jax.Array], jax.Array]
@@ -110,7 +110,10 @@ def self_supervised(
         corrupted, mask = corrupt(corrupt_rng, images)
         target = images
         if noise:
-            added = noise * jax.random.normal(noise_rng, images.shape)
+            batch, *size = images.shape
+            added = noise * parallel.share(
+                lambda n: jax.random.normal(noise_rng, (n, *size)), batch
+            )
             corrupted, target = corrupted + added, target + added
         output, updates = reconstruct(network, variables, corrupted, train=True)
         residual = residuals.squared(target, output.reconstructions)
@@ -140,10 +143,10 @@ def region_means(values: jax.Array, inside: jax.Array) -> tuple[jax.Array, jax.A
 def over_images(
     means: tuple[jax.Array, jax.Array], inside: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-    """`region_means`, averaged over the images that have such pixels: [] each."""
+    """`region_means`, averaged over everyone's images that have such pixels: [] each."""
 
     def mean(of_images: jax.Array, pixels: jax.Array) -> jax.Array:
-        count = jnp.sum(jnp.any(pixels, axis=(1, 2)))
-        return jnp.sum(of_images) / jnp.maximum(count, 1)
+        count = jnp.sum(parallel.gather(jnp.any(pixels, axis=(1, 2))))
+        return jnp.sum(parallel.gather(of_images)) / jnp.maximum(count, 1)
 
     return mean(means[0], ~inside), mean(means[1], inside)

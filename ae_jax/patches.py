@@ -6,11 +6,15 @@ would be.
 """
 
 import math
+from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+from engine import parallel
 
 _KNOTS = 7  # random numbers along a side of a displacement field
 _RADIUS = 0.75  # of the disk, where half the patch's side is 1: room for its distortion
@@ -26,18 +30,35 @@ class Patches(NamedTuple):
     v: jax.Array  # [B, K, P], of its columns
 
 
-# Numbers are drawn in a row: XLA takes several times as long to compile a draw of four dimensions.
-
-
-def uniform(rng: jax.Array, shape: tuple[int, ...], low: float, high: float) -> jax.Array:
-    """Uniform in [low, high): float32 of `shape`."""
-    drawn = jax.random.uniform(rng, (math.prod(shape),), minval=low, maxval=high)
-    return drawn.reshape(shape)
+def uniform(
+    rng: jax.Array, shape: tuple[int, ...], low: float, high: float, *, axis: int = 0
+) -> jax.Array:
+    """Uniform in [low, high): float32 of `shape`, whose `axis` is that of the images."""
+    draw = partial(jax.random.uniform, rng, minval=low, maxval=high)
+    return _drawn(draw, shape, axis)
 
 
 def normal(rng: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-    """Standard normal: float32 of `shape`."""
-    return jax.random.normal(rng, (math.prod(shape),)).reshape(shape)
+    """Standard normal: float32 of `shape`, whose first axis is that of the images."""
+    return _drawn(partial(jax.random.normal, rng), shape, 0)
+
+
+def integers(rng: jax.Array, shape: tuple[int, ...], low: int, high: int) -> jax.Array:
+    """Uniform in [low, high): int32 of `shape`, whose first axis is that of the images."""
+    return _drawn(partial(jax.random.randint, rng, minval=low, maxval=high), shape, 0)
+
+
+def _drawn(draw: Callable[..., jax.Array], shape: tuple[int, ...], axis: int) -> jax.Array:
+    """This device's part of what `draw` gives for the images of all devices.
+
+    Drawn in a row: XLA takes several times as long to compile a draw of four dimensions.
+    """
+
+    def of(images: int) -> jax.Array:
+        whole = (*shape[:axis], images, *shape[axis + 1 :])
+        return draw((math.prod(whole),)).reshape(whole)
+
+    return parallel.share(of, shape[axis], axis)
 
 
 def place(

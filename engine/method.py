@@ -32,7 +32,12 @@ class Aux(NamedTuple):
 
 
 LossFn = Callable[[Variables, jax.Array, jax.Array], tuple[jax.Array, Aux]]
-"""(variables, images [B, H, W, C], rng) -> (scalar, a mean over images; Aux)."""
+"""(variables, images [B, H, W, C], rng) -> (scalar, a mean over images; Aux).
+
+The key is the same on all devices, so that the noise does not depend on their number. What is drawn
+for each image is taken from the draw for everyone's images:
+`parallel.share(lambda n: jax.random.normal(rng, (n, 8)), images.shape[0])`.
+"""
 
 
 @flax.struct.dataclass

@@ -27,15 +27,42 @@ def mean(tree: Any) -> Any:
     return jax.lax.pmean(tree, _AXIS)
 
 
+def _devices() -> int:
+    """Over how many devices what is being traced runs; 1 outside of a training step."""
+    try:
+        return jax.lax.axis_size(_AXIS)
+    except NameError:  # as JAX says that there is no such axis
+        return 1
+
+
+def share(draw: Callable[[int], jax.Array], count: int, axis: int = 0) -> jax.Array:
+    """This device's part of a draw for the images of all devices, so that no layout changes it.
+
+    Args:
+      draw: number of images -> something random for each of them, along `axis`.
+      count: of this device's images.
+    """
+    if (devices := _devices()) == 1:
+        return draw(count)
+    first = jax.lax.axis_index(_AXIS) * count
+    return jax.lax.dynamic_slice_in_dim(draw(count * devices), first, count, axis)
+
+
+def gather(mine: jax.Array) -> jax.Array:
+    """Everyone's rows, in the order of the devices; outside of a training step, `mine`."""
+    return mine if _devices() == 1 else jax.lax.all_gather(mine, _AXIS, tiled=True)
+
+
 def per_device(step: Callable, seed: int) -> Callable:
     """Turns a stage's `(state, images, rng)` step into one device's `(state, images)` step.
 
-    The key is derived from (seed, step, device), so it is never saved. The step is counted here.
+    The key is derived from (seed, step), so it is never saved, and the same on all devices: see
+    `share`. The step is counted here.
     """
 
     def run(state, images):
         rng = jax.random.fold_in(jax.random.key(seed), state.step)
-        rng = jax.random.fold_in(rng, jax.lax.axis_index(_AXIS))
+        rng = jax.random.fold_in(rng, 0)  # once the device's index: runs of one device stay as is
         state, metrics = step(state, images, rng)
         return dataclasses.replace(state, step=state.step + 1), mean(metrics)
 

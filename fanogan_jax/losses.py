@@ -13,7 +13,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from engine import residuals
+from engine import parallel, residuals
 from engine.method import Aux, LossFn, Variables
 from fanogan_jax.models import Networks
 
@@ -28,7 +28,7 @@ def apply_moving(
 
 def draw_latents(networks: Networks, rng: jax.Array, batch: int) -> jax.Array:
     """Latents z ~ N(0, I): [batch, latent]."""
-    return jax.random.normal(rng, (batch, networks.latent))
+    return parallel.share(lambda n: jax.random.normal(rng, (n, networks.latent)), batch)
 
 
 def generate(
@@ -81,7 +81,7 @@ def critic(networks: Networks, penalty: float = 10.0) -> LossFn:
     def loss_fn(variables, images, rng):
         latent_rng, mixing_rng = jax.random.split(rng)
         latents = draw_latents(networks, latent_rng, images.shape[0])
-        mixing = jax.random.uniform(mixing_rng, images.shape[:1])
+        mixing = parallel.share(lambda n: jax.random.uniform(mixing_rng, (n,)), images.shape[0])
         return critic_loss(networks, variables, images, latents, mixing, penalty)
 
     return loss_fn

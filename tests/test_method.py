@@ -78,17 +78,18 @@ def test_epochs_to_updates():
     assert num_updates(3, 64, 32) == 6
 
 
-def test_key_depends_on_seed_step_and_device(state):
+def test_key_depends_on_seed_and_step_alone(state):
     def step(state, images, rng):
         return state, {"draw": jax.random.uniform(rng)}
 
-    def draws(seed, at):
-        per_device = parallel.per_device(step, seed)
-        fixed = state.replace(step=jnp.array(at))
+    def draws(seed, at, devices=8):
         run = jax.vmap(
-            lambda images: per_device(fixed, images)[1]["draw"] * 8, axis_name=parallel._AXIS
+            lambda images: parallel.per_device(step, seed)(
+                state.replace(step=jnp.array(at)), images
+            ),
+            axis_name=parallel._AXIS,
         )
-        return float(run(jnp.zeros((8, 1)))[0])
+        return float(run(jnp.zeros((devices, 1)))[1]["draw"][0])
 
-    assert draws(0, 0) == draws(0, 0)
+    assert draws(0, 0) == draws(0, 0) == draws(0, 0, devices=1)
     assert len({draws(0, 0), draws(1, 0), draws(0, 1)}) == 3

@@ -110,6 +110,7 @@ def no_onnx(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", hide)
 
 
+@pytest.mark.promise("R14", "exported StableHLO scores as the networks, no decision flips")
 def test_each_config_as_stablehlo(any_config, tmp_path, no_onnx):
     """Images larger than a window and smaller ones, one network and three."""
     output = tmp_path / "new" / "exported"
@@ -143,6 +144,7 @@ def test_a_folder_by_itself(config, tmp_path, no_onnx, caplog):
     assert (done.returncode, done.stderr) == (1, "weights.safetensors is damaged\n")
 
 
+@pytest.mark.promise("R14", "exported ONNX scores as the networks, no decision flips")
 @ONNX
 @pytest.mark.parametrize("module", [fanogan, ssae, ae_l2], ids=lambda module: module.__name__)
 def test_onnx(module, tmp_path, capsys):
@@ -220,6 +222,7 @@ def test_a_difference_stops_the_export(change, config, tmp_path, monkeypatch, no
     assert not os.listdir(tmp_path)
 
 
+@pytest.mark.promise("R14", "a flipped decision stops the export")
 def test_a_flipped_decision_stops_the_export(config, tmp_path, monkeypatch, no_onnx):
     method, variables = untrained(config)
     highest = float(scores_of(method, variables, pixels_of(config)).max())

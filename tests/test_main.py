@@ -285,6 +285,7 @@ def test_anogan_takes_the_gan_of_a_finished_workdir(finished, root, tmp_path):
     assert (tmp_path / "w/checkpoints/gan/30").exists()
 
 
+@pytest.mark.promise("R7", "another config in a workdir: refused, with the differing fields")
 def test_another_experiment_is_refused(finished, root):
     line = fails(*arguments(root, finished[0], "--config.latent=9", "--config.seed=1"))
     assert "latent: 8 -> 9" in line and "seed: 0 -> 1" in line

@@ -103,6 +103,7 @@ def test_pro_by_hand_on_two_blobs():
     assert metrics.au_pro([mask], [scores]) == pytest.approx(area / 0.3)
 
 
+@pytest.mark.promise("R13", "AU-PRO equals a loop over all thresholds")
 @pytest.mark.parametrize("limit", [0.05, 0.3, 1.0])
 @pytest.mark.parametrize("seed", range(5))
 def test_au_pro_equals_brute_force_with_ties(seed, limit):
@@ -128,6 +129,7 @@ def test_regions_that_touch_at_a_corner_are_one():
     assert metrics.au_pro([mask], [scores]) == pytest.approx(pro + (1 - pro) * 0.3 / 2)
 
 
+@pytest.mark.promise("R13", "constant maps")
 def test_constant_maps():
     mask = np.zeros((6, 6), bool)
     mask[2:4, 2:4] = True
@@ -154,6 +156,7 @@ def test_au_pro_refuses_what_has_no_answer():
         metrics.au_pro([empty], [np.ones((4, 4))])
 
 
+@pytest.mark.promise("R13", "pixel metrics equal scikit-learn's")
 def test_pixel_metrics_equal_scikit_learn():
     masks, maps = random_set(np.random.default_rng(3), count=6)
     result = metrics.pixel_metrics(masks, maps)

@@ -94,6 +94,7 @@ def test_one_pixel_that_is_not_a_number(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.promise("R13", "what the official script will say equals a loop over all thresholds")
 def test_scores_equal_a_loop_over_all_thresholds():
     masks, maps = example()
     large = [np.asarray(Image.fromarray(values).resize((48, 36), 2)) for values in maps]

@@ -16,6 +16,7 @@ def calibrated(scores, rate=0.05):
     return threshold.calibrate(scores, scores[:, None, None] * np.array([[[0.5, 1.0]]]), rate)
 
 
+@pytest.mark.promise("R12", "1,000 repeats: false alarms are no more than promised")
 @pytest.mark.parametrize(
     ("count", "rate"), [(21, 0.05), (19, 0.05), (60, 0.1), (6, 0.05), (2, 0.3)]
 )
@@ -65,6 +66,7 @@ def test_a_rate_is_what_its_digits_say():
     assert [threshold.needed(rate) for rate in (0.05, 0.01, 0.3, 0.5)] == [19, 99, 3, 1]
 
 
+@pytest.mark.promise("R12", "too few images for the rate asked for: said")
 def test_too_few_images_are_said_to_be_too_few():
     found = calibrated(range(1, 7), 0.05)
     assert found.guaranteed_rate == pytest.approx(1 / 7)

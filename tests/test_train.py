@@ -254,6 +254,7 @@ def claim(workdir, config):
     claim_workdir(str(workdir), config, free=("data.root",), main=True)
 
 
+@pytest.mark.promise("R7", "a config that differs: each differing field is named")
 def test_claim_names_the_differing_keys(tmp_path):
     workdir = tmp_path / "new"
     claim(workdir, CONFIG)
@@ -269,6 +270,7 @@ def test_claim_names_the_differing_keys(tmp_path):
     assert read_config(str(workdir)) == json.loads(json.dumps(CONFIG))
 
 
+@pytest.mark.promise("R7", "a field that changes no result of training may differ")
 def test_claim_lets_free_fields_differ(tmp_path):
     claim(tmp_path, CONFIG)
     claim(tmp_path, {**CONFIG, "data": {"category": "bottle", "root": "/b"}})

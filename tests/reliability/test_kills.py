@@ -42,3 +42,14 @@ def test_killed_runs_end_with_the_same_bits(root, tmp_path, method, runs, tries)
                 kills += kill_at_random(command, errors, rng)
             finish(command, errors)
             assert_same_run(workdir, unbroken)
+
+
+@pytest.mark.promise("R16")
+@pytest.mark.parametrize(
+    "method", ["AE", *(pytest.param(name, marks=pytest.mark.slow) for name in ("f-AnoGAN", "SSAE"))]
+)
+def test_the_same_seed_gives_the_same_bits(root, tmp_path, method, tries):
+    for name in ("one", "other"):
+        finish(arguments(method, root, tmp_path / name), tmp_path / "errors")
+    with tries(f"{method}: two runs of one seed end with the same bits"):
+        assert_same_run(tmp_path / "one", tmp_path / "other")

@@ -62,8 +62,12 @@ def write_scores(
 
 
 def as_text(value: str) -> str:
-    """A name as scores.csv has it: with an apostrophe in front where it begins as a formula."""
-    return f"'{value}" if value.startswith(FORMULA) else value
+    """A name as scores.csv has it: with an apostrophe in front where it begins as a formula.
+
+    Without a carriage return, which csv leaves unquoted before Python 3.13, so that a row would end.
+    """
+    text = f"'{value}" if value.startswith(FORMULA) else value
+    return text.replace("\r", " ")
 
 
 def write_report(

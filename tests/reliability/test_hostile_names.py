@@ -4,7 +4,6 @@ import csv
 import json
 import os
 import re
-import sys
 from collections import Counter
 from html.parser import HTMLParser
 
@@ -130,9 +129,6 @@ def test_no_cell_is_a_formula(written, table):
             assert not row.get(column, "").startswith(FORMULA), ascii(row)
 
 
-@pytest.mark.xfail(
-    sys.version_info < (3, 13), strict=True, reason="the csv module leaves it unquoted before 3.13"
-)
 def test_a_carriage_return_in_a_name_begins_no_row(tmp_path):
     one, label = np.ones(1), np.zeros(1, int)
     path = str(tmp_path / "scores.csv")

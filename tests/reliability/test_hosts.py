@@ -9,21 +9,25 @@ import pytest
 from programs import arguments, start
 from test_main import root
 
+from engine import hosts
+
 __all__ = ["root"]
 _STATED = 60  # seconds within which the others end; docs/many_devices.md
+_LONG = [pytest.param(process, True, marks=pytest.mark.slow) for process in (0, 1)]
 
 
-def both(root, workdir, *others):
-    """Starts the two processes; process -> (process, the file of its stderr)."""
+def both(root, workdir, *of_the_second):
+    """Starts the two processes, with a flag or two of the second's own: (process, its stderr)."""
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = free.getsockname()[1]
-    command = arguments("AE", root, workdir, "--config.training.num_steps=300", *others)
+    command = arguments("AE", root, workdir, "--config.training.num_steps=300")
     running = []
     for index in range(2):
         flags = [f"--coordinator_address=localhost:{port}", "--num_processes=2"]
         errors = workdir.parent / f"{workdir.name} errors {index}"
-        process = start([*command, *flags, f"--process_id={index}"], errors, devices=2)
+        own = of_the_second if index else ()
+        process = start([*command, *flags, f"--process_id={index}", *own], errors, devices=2)
         running.append((process, errors))
     return running
 
@@ -45,8 +49,8 @@ def finish_both(root, workdir):
 
 
 @pytest.mark.promise("R1")
-@pytest.mark.parametrize("dead", [1, pytest.param(0, marks=pytest.mark.slow)])
-def test_one_dies(root, tmp_path, dead, tries):
+@pytest.mark.parametrize(("dead", "goes_on"), [(1, False), *_LONG])
+def test_one_dies(root, tmp_path, dead, goes_on, tries):
     workdir = tmp_path / "w"
     running = both(root, workdir)
     wait_for_step(running, workdir, 100)
@@ -59,13 +63,14 @@ def test_one_dies(root, tmp_path, dead, tries):
     assert last.startswith("error: another process of this run has stopped")
     assert "start the same command on every host again" in last
     killed.wait()
-    with tries("one of two processes killed: the same command on both goes on to the end"):
-        finish_both(root, workdir)
+    if goes_on:
+        with tries("one of two processes killed: the same command on both goes on to the end"):
+            finish_both(root, workdir)
 
 
 @pytest.mark.promise("R2")
-@pytest.mark.parametrize("told", [1, pytest.param(0, marks=pytest.mark.slow)])
-def test_one_is_told_to_stop(root, tmp_path, told, tries):
+@pytest.mark.parametrize(("told", "goes_on"), [(1, False), *_LONG])
+def test_one_is_told_to_stop(root, tmp_path, told, goes_on, tries):
     workdir = tmp_path / "w"
     running = both(root, workdir)
     wait_for_step(running, workdir, 100)
@@ -81,5 +86,31 @@ def test_one_is_told_to_stop(root, tmp_path, told, tries):
     assert newest >= 100
     for lines in said:
         assert len(lines) == 1 and f"at step {newest} of stage autoencoder, saved" in lines[0]
-    with tries("SIGTERM to one of two processes: the same command on both goes on to the end"):
-        finish_both(root, workdir)
+    if goes_on:
+        with tries("SIGTERM to one of two processes: the same command on both goes on to the end"):
+            finish_both(root, workdir)
+
+
+@pytest.mark.slow
+@pytest.mark.promise("R7", "two processes with different configs: both end and say so")
+def test_two_configs(root, tmp_path):
+    running = both(root, tmp_path / "w", "--config.seed=1")
+    for process, errors in running:
+        assert process.wait(_STATED) == 1
+        (line,) = [line for line in errors.read_text().splitlines() if line.startswith("error: ")]
+        assert "process 1 of 2 has not the config and the images of process 0" in line
+    assert not (tmp_path / "w" / "config.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (("localhost:1", 2, None), "go together"),
+        ((None, None, 1), "go together"),
+        (("localhost", 2, 1), "has no port"),
+        (("localhost:1", 2, 2), "process_id"),
+    ],
+)
+def test_flags_that_make_no_sense(flags, said):
+    with pytest.raises(ValueError, match=said):
+        hosts.start(*flags)

@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 from commands import images
 from commands.workdirs import Networks, check_finished, networks
 from data import photos, sampling
-from engine import prediction, threshold
+from engine import prediction, startup, threshold
 from engine.export import check_new
 from engine.export import export as export_forms
 from engine.method import Score
@@ -79,6 +79,7 @@ def predict(workdir: str, pattern: str, output: str) -> int:
       ValueError, OSError: one line that says what is wrong and the way out.
     """
     prediction.claim(output)
+    startup.give_back_memory()
     detector = _restore(workdir)
     paths = photos.find(pattern)
     batch_size = min(_BATCH, len(paths))

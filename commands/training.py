@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 from commands import images
 from commands.workdirs import FREE, networks, rejoin
 from data import pipeline
-from engine import evaluation, hosts, official, parallel, threshold
+from engine import evaluation, hosts, official, parallel, startup, threshold
 from engine.method import Method, make
 from engine.reuse import reuse as take_over
 from engine.scoring import check, scorer_of
@@ -57,6 +57,7 @@ def run(
             logging.warning("The images in %s have changed since training.", config.data.root)
     if not parallel.is_main():
         return {}
+    startup.give_back_memory()
     found = networks(config, workdir)
     first = next(pipeline.eval_batches(splits.calibration.images, _SCORING_BATCH))
     told = {"score": found.origin["score"], "checks": check(found.method, found.variables, first)}

@@ -19,6 +19,7 @@ _JAXLIBS = ("0.10.", "0.11.", "0.12.")  # with these it was tried
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8  # of glibc's malloc.h
 _LARGEST = 2**31 - 1
+_BUFFER = 2**22  # bytes: parts of a batch
 
 
 def keep_memory() -> None:
@@ -38,6 +39,19 @@ def keep_memory() -> None:
         (_M_TRIM_THRESHOLD, _LARGEST),
     ):
         libc.mallopt(parameter, value)
+
+
+def give_back_memory() -> None:
+    """Lets glibc give each buffer back that is freed from now on: for scoring, after `keep_memory`.
+
+    Where it keeps them, small things come to lie in the place of large ones, and the more batches
+    there are, the more memory is taken. New pages for each batch cost scoring a tenth of its time.
+    """
+    if platform.libc_ver()[0] == "glibc":
+        libc = ctypes.CDLL(None)
+        libc.mallopt(_M_MMAP_THRESHOLD, _BUFFER)
+        libc.mallopt(_M_TRIM_THRESHOLD, _BUFFER)
+        libc.malloc_trim(0)
 
 
 def prepare() -> None:

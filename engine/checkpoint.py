@@ -53,6 +53,7 @@ class Checkpoints:
         self._workdir, self._stage = workdir, stage
         self._writer = ThreadPoolExecutor(1)
         self._saving: Future[None] | None = None
+        self._step: int | None = None  # of the last save
 
     def restore(self, fresh: TrainState) -> TrainState:
         """The newest good state saved, shaped like `fresh`; `fresh` itself where none ever was.
@@ -69,20 +70,23 @@ class Checkpoints:
         return _load(folder / str(step), jax.tree.map(np.asarray, fresh))
 
     def save(self, state: TrainState) -> None:
-        """Saves in the background, once the save before is done.
+        """Saves in the background, once the save before is done; the same step once.
 
         Raises:
           FloatingPointError: the state holds a value that is not finite; nothing is written.
           OSError: the save before failed.
         """
+        if int(state.step) == self._step:
+            return
         # Copies: the next step may overwrite the arrays in place before they are written.
         arrays = jax.tree.map(np.array, jax.device_get(state))
         if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(arrays)):
             raise FloatingPointError(f"the networks hold NaN or infinity at step {arrays.step}")
         self.wait()
+        self._step = int(arrays.step)
         if parallel.is_main():
             folder = folder_of(self._workdir, self._stage)
-            self._saving = self._writer.submit(_commit, folder, int(arrays.step), arrays)
+            self._saving = self._writer.submit(_commit, folder, self._step, arrays)
 
     def check(self) -> None:
         """Raises OSError if a save has failed; does not wait for one."""

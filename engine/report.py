@@ -64,7 +64,7 @@ def write_scores(
 def as_text(value: str) -> str:
     """A name as scores.csv has it: with an apostrophe in front where it begins as a formula.
 
-    Without a carriage return, which csv leaves unquoted before Python 3.13, so that a row would end.
+    Without a carriage return, which csv leaves unquoted before Python 3.13: it would end the row.
     """
     text = f"'{value}" if value.startswith(FORMULA) else value
     return text.replace("\r", " ")

@@ -135,9 +135,7 @@ def fit(
                 following = next(sent, None)  # drawn while the devices are at work
                 if started is not None:
                     jax.block_until_ready(metrics)
-                    seconds = time.monotonic() - started
-                    text = "Stage %s: step %d done %.1f s after the program's start."
-                    logging.info(text, stage.name, step, seconds)
+                    _tell_first(stage.name, step, time.monotonic() - started)
                     started = None
                 if due(step, every.log, last) or due(step, every.save, last):
                     values = _finite(stage.name, step, jax.device_get(metrics))
@@ -151,13 +149,17 @@ def fit(
                     log.pictures(step, _pictures(stage, state, examples))
                 checkpoints.check()
                 if signal := asked(step):
-                    if not due(step, every.save, last):
-                        checkpoints.save(state)
+                    checkpoints.save(state)
                     checkpoints.wait()
                     hosts.barrier("stopped")
                     preemption.stop(signal, f" at step {step} of stage {stage.name}, saved")
     hosts.barrier(f"{stage.name} is saved")
     return jax.device_get(state.variables)
+
+
+def _tell_first(stage: str, step: int, seconds: float) -> None:
+    text = "Stage %s: step %d done %.1f s after the program's start."
+    logging.info(text, stage, step, seconds)
 
 
 def _sent(

@@ -61,14 +61,15 @@ def test_in_training(root, unbroken, tmp_path, stage, times, tries):
     for index in range(times):
         workdir, errors = tmp_path / str(index), tmp_path / "errors"
         command = arguments("f-AnoGAN", root, workdir)
-        with tries("SIGTERM in training: saves that step, 143, the same command ends bit-equal"):
-            running, some = start(command, errors), rng.randrange(0, 380)
-            wait_for(running, lambda w, last: steps(w).get(stage, 0) > last, workdir, some)
-            logged = steps(workdir)[stage]
+        running, some = start(command, errors), rng.randrange(0, 380)
+        wait_for(running, lambda w, last: steps(w).get(stage, 0) > last, workdir, some)
+        logged = steps(workdir)[stage]
+        with tries("SIGTERM in training: the step is saved, exit code 143"):
             line = ends(running, errors)
             if f"of stage {stage}, saved" in line:  # else it came between the stages
                 assert saved(workdir, stage) >= logged
                 assert f"at step {saved(workdir, stage)} of" in line
+        with tries("after SIGTERM the same command ends as an unbroken run, to the bit"):
             finish(command, errors)
             assert_same_run(workdir, unbroken)
 
@@ -79,11 +80,12 @@ def test_in_a_save_and_twice(root, unbroken, tmp_path, times, tries):
     for index in range(times):
         workdir, errors = tmp_path / str(index), tmp_path / "errors"
         command = arguments("f-AnoGAN", root, workdir)
-        with tries("SIGTERM during a save, and a second one: 143, the same command ends bit-equal"):
-            running = start(command, errors)
-            wait_for(running, (workdir / "checkpoints" / "gan.tmp").exists)
+        running = start(command, errors)
+        wait_for(running, (workdir / "checkpoints" / "gan.tmp").exists)
+        with tries("SIGTERM during a save, and a second one: exit code 143"):
             running.send_signal(signal.SIGTERM)
             ends(running, errors)
+        with tries("after SIGTERM the same command ends as an unbroken run, to the bit"):
             finish(command, errors)
             assert_same_run(workdir, unbroken)
 
@@ -95,11 +97,12 @@ def test_in_evaluation(root, unbroken, tmp_path, times, tries):
     for index in range(times):
         workdir, errors = tmp_path / str(index), tmp_path / "errors"
         command = arguments("f-AnoGAN", root, workdir)
-        with tries("SIGTERM in evaluation: 143, the same command ends bit-equal"):
-            running = start(command, errors)
-            wait_for(running, (workdir / "checkpoints" / "encoder" / "400").exists)
-            time.sleep(rng.uniform(0, 0.7))
+        running = start(command, errors)
+        wait_for(running, (workdir / "checkpoints" / "encoder" / "400").exists)
+        time.sleep(rng.uniform(0, 0.7))
+        with tries("SIGTERM in evaluation: exit code 143"):
             ends(running, errors)
+        with tries("after SIGTERM the same command ends as an unbroken run, to the bit"):
             finish(command, errors)
             assert_same_run(workdir, unbroken)
 

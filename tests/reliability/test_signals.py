@@ -99,7 +99,7 @@ def test_in_evaluation(root, unbroken, tmp_path, times, tries):
         command = arguments("f-AnoGAN", root, workdir)
         running = start(command, errors)
         wait_for(running, (workdir / "checkpoints" / "encoder" / "400").exists)
-        time.sleep(rng.uniform(0, 0.7))
+        time.sleep(rng.uniform(0, 0.4))
         with tries("SIGTERM in evaluation: exit code 143"):
             ends(running, errors)
         with tries("after SIGTERM the same command ends as an unbroken run, to the bit"):

@@ -7,7 +7,9 @@ The adversarial step of configs/fanogan.py and the step of configs/ssae_small.py
 `:demo` or in full, on made-up images that lie on the devices, as engine/train.py runs them. On 1,
 2, 4, ... devices, in a process each, the step and the same step without communication alternate: in
 the latter nothing is averaged or gathered, so that no device waits for another, and what it trains
-is of no use. Prints a Markdown table of medians.
+is of no use. Prints a Markdown table of medians: of a step's time; of the share of it that
+communication takes, 1 - without / with, with the middle half of the rounds; and of the same share
+of the processors' time, which counts no waiting, so that other programs disturb it less.
 """
 
 from engine import startup
@@ -49,30 +51,24 @@ def without_communication() -> Iterator[None]:
     def gather(mine: jax.Array, axis_name: str, *, tiled: bool) -> jax.Array:
         return jnp.concatenate([mine] * jax.lax.axis_size(axis_name))
 
-    with (
-        mock.patch.object(jax.lax, "pmean", lambda tree, *_, **__: tree),
-        mock.patch.object(jax.lax, "all_gather", gather),
-    ):
+    with mock.patch.multiple(jax.lax, pmean=lambda tree, *_, **__: tree, all_gather=gather):
         yield
 
 
-def compiled(
-    stage: Stage, pixels: np.ndarray, dims: tuple[int, ...], *, alone: bool
-) -> Callable[[], None]:
-    """A dispatch of the stage's steps, as engine/train.py runs it; it waits for its end.
+def compiled(stage: Stage, pixels: np.ndarray, dims: tuple, *, alone: bool) -> Callable[[], None]:
+    """A dispatch of the stage's steps, `alone` without communication; it waits for its end.
 
-    `dims` are those of what is sent: [devices, steps, ..., images per device]; `alone`: without
-    communication.
+    `dims` are those of what is sent: [devices, steps, ..., images per device].
     """
     rng = np.random.default_rng(0)
     draws = rng.integers(len(pixels), size=dims, dtype=np.int32), rng.random(dims) < 0.5
     sent = (*draws, np.zeros((*dims, 2), np.int32), np.zeros(dims, np.int32))
     resident = batches.resident(pixels, lambda *_: iter(()))
-    held = parallel.replicate(resident.held)
-    latest = [parallel.replicate(jax.jit(stage.init)(jax.random.key(0), {}))]
+    held, state = parallel.replicate((resident.held, jax.jit(stage.init)(jax.random.key(0), {})))
+    latest = [state]
     with without_communication() if alone else nullcontext():
         step = parallel.data_parallel(stage.step, 0, resident.images)
-        run = step.lower(latest[0], held, sent).compile()
+        run = step.lower(state, held, sent).compile()
     found = [word for word in _COLLECTIVES if word in run.as_text()]
     if bool(found) == alone:
         raise RuntimeError(f"collectives of the step, {alone=}: {found}")
@@ -85,13 +81,13 @@ def compiled(
 
 
 def by_turns(runs: list[Callable[[], None]], rounds: int) -> np.ndarray:
-    """Seconds [rounds, runs]."""
-    seconds = np.zeros((rounds + 1, len(runs)))
-    for turn, run in np.ndindex(seconds.shape):
-        start = time.perf_counter()
+    """Seconds by the clock, and of all processors: [2, rounds, runs]."""
+    seconds = np.zeros((2, rounds + 1, len(runs)))
+    for turn, run in np.ndindex(seconds.shape[1:]):
+        start = time.perf_counter(), time.process_time()
         runs[run]()
-        seconds[turn, run] = time.perf_counter() - start
-    return seconds[1:]  # the first warms up
+        seconds[:, turn, run] = time.perf_counter() - start[0], time.process_time() - start[1]
+    return seconds[:, 1:]  # the first warms up
 
 
 def measure(devices: int, batch: int, category: str, rounds: int) -> list[dict[str, Any]]:
@@ -110,10 +106,9 @@ def measure(devices: int, batch: int, category: str, rounds: int) -> list[dict[s
         with mock.patch.object(jax, "local_devices", lambda: used):
             runs = [compiled(stage, pixels, dims, alone=alone) for alone in (False, True)]
         seconds = by_turns(runs, rounds) / steps
-        milliseconds = np.median(1e3 * seconds, axis=0).tolist()
-        shares = np.quantile(1 - seconds[:, 1] / seconds[:, 0], (0.25, 0.5, 0.75)).tolist()
-        row = {"case": name, "devices": devices, "milliseconds": milliseconds, "shares": shares}
-        rows.append(row)
+        shares = np.quantile(1 - seconds[..., 1] / seconds[..., 0], (0.5, 0.25, 0.75), axis=1)
+        ms = np.median(1e3 * seconds[0], axis=0).tolist()
+        rows.append({"case": name, "devices": devices, "ms": ms, "shares": shares.tolist()})
     return rows
 
 
@@ -121,10 +116,8 @@ def child(code: str, devices: int) -> Any:
     """What `code` prints last, as JSON, in a process that makes up `devices` of a CPU."""
     flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={devices}"
     code = f"from benchmarks.weak_scaling import *; startup.prepare(); print(json.dumps({code}))"
-    command = [sys.executable, "-c", code]
-    env = {**os.environ, "XLA_FLAGS": flags.strip()}
-    said = subprocess.run(command, env=env, stdout=subprocess.PIPE, text=True, check=True).stdout
-    return json.loads(said.splitlines()[-1])
+    command, env = [sys.executable, "-c", code], {**os.environ, "XLA_FLAGS": flags.strip()}
+    return json.loads(subprocess.check_output(command, env=env).splitlines()[-1])
 
 
 def main() -> None:
@@ -135,26 +128,21 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=20, help="of dispatches")
     batch, category, rounds = vars(parser.parse_args()).values()
     names = child("parallel.device_names()", _MADE_UP)
-    counts = [2**power for power in range(len(names).bit_length())]
     rows = []
-    for devices in counts:
+    for devices in (2**power for power in range(len(names).bit_length())):
         print(f"{devices} of {len(names)} devices ...", file=sys.stderr)
         rows += child(f"measure({devices}, {batch}, {category!r}, {rounds})", devices)
-    print(
-        f"{datetime.date.today()}; {names[0]}, {os.cpu_count()} cores, load "
-        f"{os.getloadavg()[0]:.1f}; jax {jax.__version__}; {batch} images per device, "
-        f"medians of {rounds} (of the share, the middle half besides)\n"
-    )
-    print(
-        "| step | devices | ms | ms without communication | share of communication | efficiency |"
-    )
-    print("|" + "---|" * 6)
-    one = {row["case"]: row["milliseconds"][0] for row in rows if row["devices"] == 1}
+    about = f"{names[0]}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}"
+    about += f", jax {jax.__version__}, {batch} images per device, {rounds} rounds"
+    print(f"{datetime.date.today()}, {about}\n")
+    print("| step | devices | ms | without | communication | of processors' time | efficiency |")
+    print("|" + "---|" * 7)
     for row in sorted(rows, key=lambda row: row["case"]):
-        both, (low, share, high) = row["milliseconds"], row["shares"]
-        cells = [row["case"], str(row["devices"]), *(f"{value:.0f}" for value in both)]
-        cells += [f"{share:.1%} ({low:.1%} to {high:.1%})", f"{one[row['case']] / both[0]:.2f}"]
-        print("| " + " | ".join(cells) + " |")
+        one = next(first["ms"][0] for first in rows if first["case"] == row["case"])
+        cells = [row["case"], str(row["devices"]), *(f"{value:.0f}" for value in row["ms"])]
+        for share, low, high in zip(*row["shares"], strict=True):
+            cells.append(f"{share:.0%} ({low:.0%} to {high:.0%})")
+        print("| " + " | ".join([*cells, f"{one / row['ms'][0]:.2f}"]) + " |")
 
 
 if __name__ == "__main__":

@@ -57,6 +57,8 @@ def start(
     try:
         jax.distributed.initialize(
             *given,
+            # Else, within SLURM, a process would take one device of its host's and say nothing.
+            cluster_detection_method="deactivate" if address else None,
             initialization_timeout=_JOINING,
             heartbeat_timeout_seconds=_SILENCE,
             shutdown_timeout_seconds=_PARTING,

@@ -13,7 +13,8 @@ from scipy import ndimage
 
 from engine.spill import Rows
 
-_RUN = 2**20  # about so many pixels are in memory, unless one image has more
+_RUN = 2**20  # about so many pixels are sorted at a time, unless one image has more
+_PIECE = 2**18  # so many records are read at a time, which take four times the memory of a pixel
 _STEP = 2**10  # the cost of every so many-th record of a run is known without the file
 
 # All pixels of a run with one score; the cost is the negative score, so that the highest come first
@@ -157,9 +158,9 @@ class _Piece(NamedTuple):
 
 
 def _pieces(pixels: Pixels) -> Iterator[_Piece]:
-    """All thresholds, each once: a range ends where about a run of records have been taken."""
+    """All thresholds, each once: a range ends where about so many records have been taken."""
     marks = np.sort(np.concatenate([*pixels.inside.marks, *pixels.outside.marks]))
-    every = _RUN // _STEP
+    every = _PIECE // _STEP
     found, overlap, false_at = np.zeros(1, np.int64), np.zeros(1), np.zeros(1, np.int64)
     false = 0
     for cost in [*np.unique(marks[every - 1 :: every]), np.inf]:

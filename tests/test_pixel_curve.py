@@ -26,6 +26,7 @@ def sizes(request, monkeypatch):
     """From a pixel at a time to all at once."""
     run, step = request.param
     monkeypatch.setattr(pixel_curve, "_RUN", run)
+    monkeypatch.setattr(pixel_curve, "_PIECE", run)
     monkeypatch.setattr(pixel_curve, "_STEP", step)
     return request.param
 
@@ -62,6 +63,7 @@ def test_best_and_worst(sizes):
 def test_pieces_are_no_larger_than_asked_for(monkeypatch):
     """Neither where pixels tie, nor where all lie in a narrow range of a wide one."""
     monkeypatch.setattr(pixel_curve, "_RUN", 400)
+    monkeypatch.setattr(pixel_curve, "_PIECE", 400)
     monkeypatch.setattr(pixel_curve, "_STEP", 10)
     rng = np.random.default_rng(0)
     masks = [rng.random((20, 20)) < 0.5 for _ in range(20)]

@@ -26,8 +26,15 @@ LOST = (
     "error: another process of this run has stopped or cannot be reached (or this one was killed): "
     "start the same command on every host again, it goes on from the last checkpoint"
 )
-# Says it for a process that JAX's C++ aborts, with a stack and no reason.
-_WATCHER = "import sys\nif not sys.stdin.read(): print(sys.argv[1], file=sys.stderr)"
+_ABSENT = (
+    "error: the processes of this run did not come together, for which there are "
+    f"{_JOINING} seconds: start the same command on every host, and see that {{}} can be reached "
+    "from each"
+)
+# Says the last line it got, for a process that JAX's C++ aborts, with a stack and no reason.
+_WATCHER = (
+    "import sys\nlast = sys.stdin.read().split('\\n')[-2]\nif last: print(last, file=sys.stderr)"
+)
 
 
 def start(
@@ -51,9 +58,11 @@ def start(
     given = (address, num_processes, process_id)
     if (named := [value is not None for value in given]) != [any(named)] * 3:
         raise ValueError("--coordinator_address, --num_processes and --process_id go together")
-    if address and not address.rpartition(":")[2].isdigit():
+    port = address.rpartition(":")[2] if address else "1"
+    if not (port.isdigit() and 0 < int(port) < 2**16):
         raise ValueError(f"--coordinator_address={address} has no port: say HOST:PORT")
-    watcher = _watch() if address else None
+    watcher = _watch()
+    _tell(watcher, _ABSENT.format(address or "process 0"))
     try:
         jax.distributed.initialize(
             *given,
@@ -64,41 +73,44 @@ def start(
             shutdown_timeout_seconds=_PARTING,
         )
     except (ValueError, RuntimeError, OSError, ImportError) as error:
-        if watcher:
-            _dismiss(watcher)
+        _dismiss(watcher)
+        if address:
             raise ValueError(f"--coordinator_address={address}: {error}") from error
         if "coordinator_address should be defined" not in str(error):
             logging.warning("Taken for a run of one process: the cloud's others: %s", error)
         return sys.exit
-    if watcher is None and jax.process_count() > 1:
-        watcher = _watch()
+    _tell(watcher, LOST)
     return lambda code: _leave(code, watcher)
 
 
 def _watch() -> subprocess.Popen:
     return subprocess.Popen(
-        [sys.executable, "-S", "-c", _WATCHER, LOST],
+        [sys.executable, "-S", "-c", _WATCHER],
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         start_new_session=True,
     )
 
 
+def _tell(watcher: subprocess.Popen, line: str) -> None:
+    assert watcher.stdin
+    watcher.stdin.write(f"{line}\n".encode())
+    watcher.stdin.flush()
+
+
 def _dismiss(watcher: subprocess.Popen) -> None:
-    watcher.communicate(b"all is well")
+    watcher.communicate(b"\n")
 
 
-def _leave(code: int, watcher: subprocess.Popen | None) -> None:
+def _leave(code: int, watcher: subprocess.Popen) -> None:
     if code:
         # Python's own end would wait for the others, which do not come.
         sys.stdout.flush()
         sys.stderr.flush()
-        if watcher:
-            _dismiss(watcher)
+        _dismiss(watcher)
         os._exit(code)
     jax.distributed.shutdown()  # waits for all
-    if watcher:
-        _dismiss(watcher)
+    _dismiss(watcher)
 
 
 def barrier(name: str) -> None:

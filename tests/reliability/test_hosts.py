@@ -3,11 +3,13 @@
 import json
 import signal
 import socket
+import subprocess
+import sys
 import time
 
 import pytest
 from programs import arguments, start
-from test_main import root
+from test_main import ROOT, root
 
 from engine import hosts
 
@@ -108,9 +110,26 @@ def test_two_configs(root, tmp_path):
         (("localhost:1", 2, None), "go together"),
         ((None, None, 1), "go together"),
         (("localhost", 2, 1), "has no port"),
+        (("localhost:99999", 2, 1), "has no port"),
         (("localhost:1", 2, 2), "process_id"),
     ],
 )
 def test_flags_that_make_no_sense(flags, said):
     with pytest.raises(ValueError, match=said):
         hosts.start(*flags)
+
+
+@pytest.mark.parametrize("index", [1, pytest.param(0, marks=pytest.mark.slow)])
+def test_the_others_do_not_come(index):
+    """JAX's C++ ends the process; the last line is ours, says what was waited for and names it."""
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        address = f"localhost:{free.getsockname()[1]}"
+    code = f"from engine import hosts; hosts._JOINING = 2; hosts.start({address!r}, 2, {index})"
+    alone = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=_STATED
+    )  # ends with its watcher, which has the same stderr
+    assert alone.returncode != 0
+    last = alone.stderr.strip().splitlines()[-1]
+    assert last.startswith("error: the processes of this run did not come together")
+    assert f"see that {address} can be reached" in last

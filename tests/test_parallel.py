@@ -72,31 +72,6 @@ def test_a_forgotten_mean_is_caught(config, images, monkeypatch):
         jax.eval_shape(partial(emulate, stage.step, 0), state, shards(images, stage, 4))
 
 
-def assert_eight_are_one(stage, seed, state, images):
-    """Eight real devices take the step that one made-up device takes with the whole batch."""
-    expected_state, expected_metrics = emulate(stage.step, seed, state, shards(images, stage, 1))
-    state, metrics = one_step(stage.step, seed, state, shards(images, stage, 8))
-    for a, b in zip(jax.tree.leaves(state), jax.tree.leaves(expected_state), strict=True):
-        np.testing.assert_allclose(a, b, atol=1e-6)
-    for name, value in expected_metrics.items():
-        np.testing.assert_allclose(metrics[name], value, rtol=1e-4, err_msg=name)
-
-
-def test_encoder_stage_on_eight_devices_is_the_whole_batch_on_one(config, images):
-    """With synchronised batch normalisation; SGD, for Adam makes full steps of float noise."""
-    config.encoding.optimizer = dict(fn="optax:sgd", learning_rate=0.1)
-    *_, (stage, state) = states(build(config))
-    assert_eight_are_one(stage, 0, state, images)
-
-
-def test_gan_stage_on_eight_devices_is_the_whole_batch_on_one(config, images):
-    """With latents and mixing of the same draw."""
-    for optimizer in ("critic_optimizer", "generator_optimizer"):
-        config.gan[optimizer] = dict(fn="optax:sgd", learning_rate=0.01)
-    (stage, state), _ = states(build(config))
-    assert_eight_are_one(stage, 5, state, images)
-
-
 def test_share_and_gather():
     """By hand: rows of one draw, in the order of the devices; and what they are of one device."""
 

@@ -167,7 +167,7 @@ def assert_same_run(workdir, unbroken):
     before = len(ours) - encoder
     assert_close((ours[:before], theirs[:before]), 1e-4)
     if encoder:
-        assert_close((ours[before:], theirs[before:]), 2e-2)
+        assert_close((ours[before:], theirs[before:]), 5e-2)
     assert checkpoints(workdir) == checkpoints(unbroken)
 
 

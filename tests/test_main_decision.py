@@ -279,14 +279,14 @@ def test_rates_out_of_range_before_any_training(photos, tmp_path, rate):
     line = fails(
         *arguments(photos / "good", tmp_path / "w", f"--config.threshold.false_alarm_rate={rate}")
     )
-    assert "is not in (0, 1)" in line and not (tmp_path / "w").exists()
+    assert "is not in (0, 1)" in line and not (tmp_path / "w" / "config.json").exists()
 
 
 @pytest.mark.parametrize(("share", "count"), [("0.0", 0), ("0.01", 1)])
 def test_too_few_held_out_images_before_any_training(photos, tmp_path, share, count):
     line = fails(*arguments(photos / "good", tmp_path / "w", f"--config.data.calibration={share}"))
     assert f"there are {count}:" in line and "--config.data.calibration" in line
-    assert not (tmp_path / "w").exists()
+    assert not (tmp_path / "w" / "config.json").exists()
 
 
 def test_a_threshold_of_other_networks_is_refused(finished, photos, tmp_path):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
 
@@ -57,6 +58,24 @@ def start(arguments, errors, *, devices=1, before=(), instead=()):
         return subprocess.Popen(
             instead or command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=file
         )
+
+
+def free_port():
+    """Of this machine."""
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        return free.getsockname()[1]
+
+
+def start_both(arguments, workdir, *of_the_second):
+    """Two processes of two devices, with flags of the second's own: (process, its stderr) each."""
+    joined = [f"--coordinator_address=localhost:{free_port()}", "--num_processes=2"]
+    running = []
+    for index, own in enumerate([(), of_the_second]):
+        errors = workdir.parent / f"{workdir.name} errors {index}"
+        command = [*arguments, *joined, f"--process_id={index}", *own]
+        running.append((start(command, errors, devices=2), errors))
+    return running
 
 
 def arguments(method, images, workdir, *others):

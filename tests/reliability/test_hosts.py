@@ -2,13 +2,12 @@
 
 import json
 import signal
-import socket
 import subprocess
 import sys
 import time
 
 import pytest
-from programs import arguments, start
+from programs import arguments, free_port, start_both
 from test_main import ROOT, root
 
 from engine import hosts
@@ -19,19 +18,8 @@ _LONG = [pytest.param(process, True, marks=pytest.mark.slow) for process in (0, 
 
 
 def both(root, workdir, *of_the_second):
-    """Starts the two processes, with a flag or two of the second's own: (process, its stderr)."""
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        port = free.getsockname()[1]
     command = arguments("AE", root, workdir, "--config.training.num_steps=300")
-    running = []
-    for index in range(2):
-        flags = [f"--coordinator_address=localhost:{port}", "--num_processes=2"]
-        errors = workdir.parent / f"{workdir.name} errors {index}"
-        own = of_the_second if index else ()
-        process = start([*command, *flags, f"--process_id={index}", *own], errors, devices=2)
-        running.append((process, errors))
-    return running
+    return start_both(command, workdir, *of_the_second)
 
 
 def wait_for_step(running, workdir, step):
@@ -122,9 +110,7 @@ def test_flags_that_make_no_sense(flags, said):
 @pytest.mark.parametrize("index", [1, pytest.param(0, marks=pytest.mark.slow)])
 def test_the_others_do_not_come(index):
     """JAX's C++ ends the process; the last line is ours, says what was waited for and names it."""
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        address = f"localhost:{free.getsockname()[1]}"
+    address = f"localhost:{free_port()}"
     code = f"from engine import hosts; hosts._JOINING = 2; hosts.start({address!r}, 2, {index})"
     alone = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=_STATED

@@ -2,13 +2,12 @@
 
 import json
 import shutil
-import socket
 
 import jax
 import numpy as np
 import pytest
 from conftest import shrink
-from programs import METHODS, arguments, start
+from programs import METHODS, arguments, start, start_both
 from programs import losses as logged
 from test_main import root
 from test_parallel import shards, states
@@ -127,20 +126,13 @@ def test_the_encoder_after_adam_on_the_gan(images):
 
 def run(command, workdir, layout):
     """Runs main.py to a good end: on so many devices of one process, or of two with two each."""
-    errors = [workdir.parent / f"{workdir.name} errors {index}" for index in range(2)]
-    if layout != "2 x 2":
-        running = [start(command, errors[0], devices=int(layout))]
+    errors = workdir.parent / f"{workdir.name} errors 0"
+    if layout == "2 x 2":
+        running = [process for process, _ in start_both(command, workdir)]
     else:
-        with socket.socket() as free:
-            free.bind(("localhost", 0))
-            port = free.getsockname()[1]
-        command = [*command, f"--coordinator_address=localhost:{port}", "--num_processes=2"]
-        running = [
-            start([*command, f"--process_id={index}"], errors[index], devices=2)
-            for index in range(2)
-        ]
-    assert not any([process.wait() for process in running]), errors[0].read_text()
-    return errors[0].read_text()
+        running = [start(command, errors, devices=int(layout))]
+    assert not any([process.wait() for process in running]), errors.read_text()
+    return errors.read_text()
 
 
 def copy_until_half(source, workdir):

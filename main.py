@@ -147,8 +147,7 @@ def _run(workdir: str) -> int:
         case "check":
             return 1 if commands.check(_config(workdir), workdir) else 0
         case "compare":
-            with hold(workdir):
-                commands.compare(_WORKDIRS.value, workdir)
+            commands.compare(_WORKDIRS.value, workdir)
         case "tune":
             config = _config(workdir)
             with _held(workdir):

@@ -14,6 +14,7 @@ devices. The main process writes and chooses which to restore; all read. Paths a
 `etils.epath`'s.
 """
 
+import contextlib
 import os
 import re
 import shutil
@@ -186,7 +187,8 @@ def _commit(folder: epath.Path, step: int, arrays: TrainState) -> None:
         sums.write(new)
         _publish(new, folder)
     except Exception as error:  # Orbax has an exception of its own for every file system
-        _beside(folder).rmtree(missing_ok=True)
+        with contextlib.suppress(OSError):  # Orbax may still be at it; the next save removes it
+            _beside(folder).rmtree(missing_ok=True)
         raise OSError(
             f"{folder / str(step)} cannot be written ({_reason(error)}): free space or choose "
             "another workdir; the checkpoints before are kept"

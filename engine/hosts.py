@@ -58,6 +58,10 @@ def start(
     given = (address, num_processes, process_id)
     if (named := [value is not None for value in given]) != [any(named)] * 3:
         raise ValueError("--coordinator_address, --num_processes and --process_id go together")
+    if process_id is not None and not 0 <= process_id < (num_processes or 0):
+        raise ValueError(
+            f"--process_id={process_id} is none of --num_processes={num_processes}, counted from 0"
+        )
     port = address.rpartition(":")[2] if address else "1"
     if not (port.isdigit() and 0 < int(port) < 2**16):
         raise ValueError(f"--coordinator_address={address} has no port: say HOST:PORT")

@@ -67,8 +67,14 @@ class Checkpoints:
         step = hosts.from_main(-1 if found is None else found)
         if step < 0:
             return fresh
-        folder = folder_of(self._workdir, self._stage)
-        return _load(folder / str(step), jax.tree.map(np.asarray, fresh))
+        folder = folder_of(self._workdir, self._stage) / str(step)
+        # The main process has just looked; another may see other files under this name, or none.
+        if not parallel.is_main() and (damage := sums.damage(folder)):
+            raise FileNotFoundError(
+                f"{folder}: {damage}: a workdir must be whole, and on a file system that all hosts "
+                "see"
+            )
+        return _load(folder, jax.tree.map(np.asarray, fresh))
 
     def save(self, state: TrainState) -> None:
         """Saves in the background, once the save before is done; the same step once.
@@ -162,11 +168,7 @@ def _is_step(name: str) -> bool:
 
 
 def _load(folder: epath.Path, template: Any = None) -> Any:
-    """One checkpoint, read by this process alone."""
-    if damage := sums.damage(folder):
-        raise FileNotFoundError(
-            f"{folder}: {damage}: a workdir must be whole, and on a file system that all hosts see"
-        )
+    """One checkpoint that is whole, read by this process alone."""
     with _orbax() as orbax:
         return orbax.restore(folder / "state", args=ocp.args.StandardRestore(template))
 

@@ -15,7 +15,8 @@ from typing import Any
 
 _LIBRARY = "optax"  # none of its functions touches a file; JAX and Flax have some that do
 # Of this program, the methods alone have what a config may name: the rest writes files.
-_PROGRAM = ("main", "commands", "engine", "data", "configs")
+_METHODS = ("fanogan_jax", "ae_jax")
+_CHECKOUT = Path(__file__).resolve().parents[1]
 _STANDARD = Path(sysconfig.get_path("stdlib"))
 _INSTALLED = {"site-packages", "dist-packages"}
 
@@ -23,8 +24,8 @@ _INSTALLED = {"site-packages", "dist-packages"}
 def resolve(name: str) -> Any:
     """What 'module:attribute' names: of the methods, of Optax, or of a module of the user's own.
 
-    A module of the user's own is a file, or lies in a package with an `__init__.py`, outside the
-    standard library, site-packages and workdirs. No other module is imported.
+    A module of the user's own is a file, or lies in a package with an `__init__.py`, outside this
+    checkout, the standard library, site-packages and workdirs. No other module is imported.
 
     Raises:
       ValueError: `name` names nothing, or something else.
@@ -43,8 +44,9 @@ def resolve(name: str) -> Any:
     if not allowed:
         raise ValueError(
             f"fn={name!r} is not for a config to name, which may do so with functions and classes "
-            "of the methods, of Optax and of modules of your own, outside site-packages and "
-            "workdirs: name a function of your own that calls it"
+            "of the methods, of Optax and of modules of your own, outside this checkout, "
+            "site-packages and workdirs: name a function of your own that calls it, in a file of a "
+            "folder on PYTHONPATH"
         )
     return found
 
@@ -52,9 +54,9 @@ def resolve(name: str) -> Any:
 def _may_be_named(module: str) -> bool:
     """Told without importing it; true where there is none."""
     top, *below = module.split(".")
-    if top == _LIBRARY:
+    if top == _LIBRARY or top in _METHODS:
         return True
-    if top in _PROGRAM or top in sys.stdlib_module_names:
+    if top in sys.stdlib_module_names:
         return False
     spec = importlib.util.find_spec(top)
     if spec is None:
@@ -63,6 +65,8 @@ def _may_be_named(module: str) -> bool:
         return False
     place = Path(spec.origin)
     if _INSTALLED & set(place.parts) or place.is_relative_to(_STANDARD):
+        return False
+    if place.resolve().is_relative_to(_CHECKOUT):
         return False
     # Whoever made a workdir may have put modules into it.
     folders = [

@@ -47,13 +47,10 @@ def test_a_network_that_rests_has_no_optimizer(state):
     assert state.step == 0
 
 
-def note(first, *, a, b=()):
-    """Named by a config in the test below."""
-    return first, a, b
-
-
-def test_make_passes_fields_and_turns_lists_to_tuples():
-    assert make(dict(fn="test_method:note", a=1, b=[1, 2]), "x") == ("x", 1, (1, 2))
+def test_make_passes_fields_and_turns_lists_to_tuples(tmp_path, monkeypatch):
+    (tmp_path / "my_note.py").write_text("def note(first, *, a, b=()): return first, a, b\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert make(dict(fn="my_note:note", a=1, b=[1, 2]), "x") == ("x", 1, (1, 2))
 
 
 @pytest.mark.parametrize(

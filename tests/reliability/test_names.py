@@ -8,6 +8,7 @@ import pytest
 from test_main import ROOT, fails
 
 from engine.method import make
+from engine.names import resolve
 
 CONFIGS = sorted(path.stem for path in (ROOT / "configs").glob("*.py"))
 HOSTILE = {
@@ -26,6 +27,7 @@ HOSTILE = {
     "this program, through a method": dict(fn="fanogan_jax.losses:residuals.squared"),
     "another mode": dict(fn="commands:export", workdir="{trace}", output="{trace}"),
     "the program itself": dict(fn="main:main", argv=[]),
+    "a test of this program": dict(fn="test_main:fails"),
     "tests of the library": dict(fn="test.support.os_helper:create_empty_file", filename="{trace}"),
     "own, what it imports": dict(fn="own:subprocess.run", args=["touch", "{trace}"]),
     "own, a partial of it": dict(fn="own:touch"),
@@ -71,6 +73,33 @@ def test_a_config_cannot_name(kind, path, tries):
             make(section)
         assert "\n" not in str(caught.value) and repr(section["fn"]) in str(caught.value)
         assert not trace.exists() and not {"work", "runs", "folder"} & (set(sys.modules) - before)
+
+
+def modules_of_the_checkout():
+    """Every Python file of the repository as a module, but those of the methods."""
+    folders = [
+        folder
+        for folder in ROOT.iterdir()
+        if folder.is_dir() and folder.name[0] != "." and not (folder / "pyvenv.cfg").exists()
+    ]
+    paths = [*ROOT.glob("*.py"), *(path for folder in folders for path in folder.rglob("*.py"))]
+    names = {".".join(path.relative_to(ROOT).with_suffix("").parts) for path in paths}
+    names = {name.removesuffix(".__init__") for name in names}
+    return sorted(name for name in names if name.split(".")[0] not in ("fanogan_jax", "ae_jax"))
+
+
+@pytest.mark.promise("R15")
+def test_nothing_of_the_checkout_but_the_methods_may_be_named(tries):
+    before = set(sys.modules)
+    modules = modules_of_the_checkout()
+    assert {"main", "commands", "engine.method", "data.images"} <= set(modules)
+    for module in modules:
+        with (
+            tries("a config names a module of this program that is no method: refused"),
+            pytest.raises(ValueError, match=r"^fn=.* is not for a config to name"),
+        ):
+            resolve(f"{module}:__name__")
+    assert set(sys.modules) == before  # none was imported
 
 
 @pytest.mark.parametrize("name", ["", ":", "own", "own:nothing", "__main__:main", ["os:system"], 5])

@@ -8,7 +8,8 @@ import jax
 import jax.numpy as jnp
 
 from ae_jax.losses import reconstruct
-from engine.method import Method, Stage, descend, init_state, make, num_updates
+from engine.make import make
+from engine.method import Method, Stage, descend, init_state, num_updates
 
 
 def build(config: Any) -> Method:

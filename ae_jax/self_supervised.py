@@ -20,6 +20,7 @@ from ae_jax.losses import over_images, reconstruct, region_means
 from ae_jax.method import check_network, steps_of
 from ae_jax.score import of_map
 from engine import residuals
+from engine.make import make
 from engine.method import (
     Method,
     Metrics,
@@ -30,7 +31,6 @@ from engine.method import (
     Variables,
     descend,
     init_state,
-    make,
 )
 
 _PREVIEW = 64  # corrupted images in the picture of them

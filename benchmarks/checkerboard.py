@@ -12,9 +12,9 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from data import pipeline
-from engine.method import make
-from engine.scoring import restore_scorer, score_all
+from engine.make import make
 from engine.workdir import read_config
+from evaluation.scoring import restore_scorer, score_all
 
 
 def checkerboard(images: np.ndarray) -> float:

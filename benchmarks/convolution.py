@@ -24,7 +24,8 @@ import numpy as np
 
 from configs import fanogan, ssae_small
 from engine import convolution, parallel
-from engine.method import TrainState, descend, init_state, make
+from engine.make import make
+from engine.method import TrainState, descend, init_state
 from fanogan_jax.models import Networks
 
 BATCH, REPEATS = 32, 7

@@ -20,7 +20,7 @@ import numpy as np
 
 from configs import ssae, ssae_small
 from engine import parallel
-from engine.method import make
+from engine.make import make
 
 
 def main() -> None:

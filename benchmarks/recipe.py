@@ -19,7 +19,7 @@ import time
 from pathlib import Path
 
 from configs import fanogan
-from data import layout
+from data import scan
 from engine.method import num_updates
 
 ROOT = Path(__file__).parents[1]
@@ -64,7 +64,7 @@ def main() -> None:
     arguments = parser.parse_args()
     arguments.root = os.path.abspath(arguments.root)
     config = fanogan.get_config(arguments.category)
-    images = len(layout.scan(arguments.root, arguments.category).train)
+    images = len(scan.scan_layout(arguments.root, arguments.category).train)
     critic = num_updates(config.gan.epochs, images, config.gan.batch_size)
     encoder = num_updates(config.encoding.epochs, images, config.encoding.batch_size)
     whole = {"gan": critic // config.gan.n_critic, "encoder": encoder}

@@ -30,8 +30,9 @@ from ae_jax.models import ConvolutionalAutoencoder
 from benchmarks import convolution, pytorch
 from configs import fanogan
 from engine import parallel, residuals
-from engine.evaluation import versions
-from engine.method import Aux, descend, init_state, make
+from engine.make import make
+from engine.method import Aux, descend, init_state
+from evaluation.evaluate import versions
 
 VARIANTS = {
     "torch": dict(channels_last=False, compiled=False),

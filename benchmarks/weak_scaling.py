@@ -34,7 +34,8 @@ import numpy as np
 
 from configs import fanogan, ssae_small
 from engine import batches, parallel
-from engine.method import Stage, make
+from engine.make import make
+from engine.method import Stage
 from engine.train import Every, dispatches
 
 _MADE_UP = 8  # devices of a CPU

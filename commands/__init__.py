@@ -4,10 +4,10 @@ Each command takes folders, and a config where it trains, and raises ValueError,
 FloatingPointError with one line that says what is wrong and the way out.
 """
 
-from commands.checking import check
-from commands.comparing import compare
-from commands.deployment import export, predict, restore_scorer
-from commands.training import run
-from commands.tuning import tune
+from commands.check import check
+from commands.compare import compare
+from commands.predict import export, predict, restore_scorer
+from commands.train import run
+from commands.tune import tune
 
 __all__ = ["check", "compare", "export", "predict", "restore_scorer", "run", "tune"]

@@ -2,7 +2,7 @@
 
 The file says which source files it was made from (their SHA-256) and at which size, so that a stale
 one is known by content. Its ZIP container holds a checksum of every array. Images and masks are
-not compressed and stay in the file (data/rows.py): their number takes no memory.
+not compressed and stay in the file (storage/rows.py): their number takes no memory.
 """
 
 import os
@@ -13,7 +13,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from data.rows import Bytes, Masks, Rows, packed_bytes
+from storage import files
+from storage.rows import Bytes, Masks, Rows, packed_bytes
 
 _FORMAT = 3  # since 3: uncompressed; since 2: Pillow's resizing, the sizes of the files, pick_test
 _BLOCK = 2**20  # bytes that are read at a time for the checksum
@@ -39,7 +40,7 @@ class Decoded(NamedTuple):
     train: Images
     test: Images
     # Whether good test images are still to be picked from `train`: a folder of own images has them
-    # together (data/folder.py), and which are trained on depends on the seed.
+    # together (data/scan.py), and which are trained on depends on the seed.
     pick_test: bool = False
 
 
@@ -49,7 +50,7 @@ def no_images(size: int) -> Images:
     return Images(np.zeros((0, size, size, 3), np.uint8), [], [], none, [], none.reshape(0, 2))
 
 
-def write(path: str, decoded: Decoded) -> None:
+def write_decoded(path: str, decoded: Decoded) -> None:
     """Writes `path` as a whole or not at all, and its folder if need be.
 
     Raises:
@@ -70,19 +71,12 @@ def write(path: str, decoded: Decoded) -> None:
         arrays[f"{split}_labels"] = images.labels
         arrays[f"{split}_sizes"] = images.sizes
     os.makedirs(os.path.dirname(path), exist_ok=True)
-    temporary = f"{path}.{os.getpid()}.tmp"
-    try:
-        with open(temporary, "wb") as file:
-            np.savez(file, **arrays)  # type: ignore[arg-type]
-        os.replace(temporary, path)
-    except BaseException:
-        if os.path.exists(temporary):
-            os.remove(temporary)
-        raise
+    with files.whole(path, shared=True) as file:
+        np.savez(file, **arrays)  # type: ignore[arg-type]
 
 
-def read(path: str, *, test: bool = True) -> Decoded:
-    """What `write` wrote; without `test`, the training images alone are read from the file.
+def read_decoded(path: str, *, test: bool = True) -> Decoded:
+    """What `write_decoded` wrote; without `test`, the training images alone are read from the file.
 
     Images and masks are read when they are asked for, and from this file, whatever comes to its
     place; their checksums are held against them here.
@@ -143,16 +137,16 @@ def _split(archive: _Archive, split: str) -> Images:
     if shape != [shape[0], shape[0], 3] or {labels.dtype, sizes.dtype} != {np.dtype(np.int64)}:
         raise ValueError(f"the arrays of {split} have other shapes or types")
     for path, defect in zip(paths.tolist(), defects.tolist(), strict=True):
-        _check_name(path)
+        _require_name(path)
         if "/" in defect:
             raise ValueError(f"the defect {defect!r} is no name of a folder")
-        _check_name(defect)
-    starts = start + np.arange(count, dtype=np.int64) * int(np.prod(shape))
-    images = Rows(archive.file, starts, tuple(shape))
+        _require_name(defect)
+    size = int(np.prod(shape))
+    images = Rows(archive.file, range(start, start + count * size, size), tuple(shape))
     return Images(images, paths.tolist(), defects.tolist(), labels, [], sizes)
 
 
-def _check_name(name: str) -> None:
+def _require_name(name: str) -> None:
     """A stranger's file must name nothing outside of the folders that it is read into."""
     if "\0" in name or {"", ".", ".."} & set(name.replace(os.sep, "/").split("/")):
         raise ValueError(f"{name!r} is no name of a file in a folder")

@@ -4,7 +4,6 @@
 Everything here may be called from several threads at once.
 """
 
-import hashlib
 import io
 import stat
 import warnings
@@ -14,6 +13,8 @@ from typing import NamedTuple, TypeVar
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
+
+from storage import files
 
 KINDS = "PNG, JPEG, BMP, TIFF, WEBP or PPM"
 # What may be decoded, whatever a file is called: Pillow would hand an EPS file to Ghostscript.
@@ -158,7 +159,7 @@ def _try(read: Callable[[Path], _T], path: Path) -> _T:
         raise ValueError(f"{one_line(path)}: {reason or type(error).__name__}") from error
 
 
-def _check_file(path: Path) -> None:
+def _require_file(path: Path) -> None:
     about = path.stat()
     if not stat.S_ISREG(about.st_mode):  # to read a pipe might never end
         raise ValueError("a folder" if stat.S_ISDIR(about.st_mode) else "no regular file")
@@ -167,13 +168,12 @@ def _check_file(path: Path) -> None:
 
 
 def _sha256(path: Path) -> str:
-    _check_file(path)
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    _require_file(path)
+    return files.sha256(path)
 
 
 def _bytes(path: Path) -> bytes:
-    _check_file(path)
+    _require_file(path)
     return path.read_bytes()
 
 

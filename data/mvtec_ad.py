@@ -1,4 +1,4 @@
-"""MVTec AD, and any folder of its layout (data/layout.py), as a TFDS data set: TFDS has none.
+"""MVTec AD, and any folder of its layout (data/scan.py), as a TFDS data set: TFDS has none.
 
 Nothing is downloaded.
 """
@@ -18,7 +18,7 @@ from PIL import Image
 
 from data.decoded import Images
 from data.images import read_image, read_mask, resize
-from data.layout import CATEGORIES, HOMEPAGE, LICENCE, Sample, check, scan
+from data.scan import CATEGORIES, HOMEPAGE, LICENCE, Sample, refuse_bad_files, scan_layout
 from data.streaming import leave_accelerators
 
 
@@ -28,7 +28,7 @@ def prepare(category: str, root: str | os.PathLike, data_dir: str) -> "MvtecAd":
     The name of `data_dir` must hold the `digest`, else a copy of other images would be taken.
 
     Raises:
-      ValueError: as `check`.
+      ValueError: as `refuse_bad_files`.
       OSError: the folder cannot be written, or what is there is damaged.
     """
     leave_accelerators()
@@ -88,8 +88,8 @@ class MvtecAd(tfds.core.GeneratorBasedBuilder):
         )
 
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Any]:
-        files = scan(dl_manager.manual_dir, self.builder_config.name)
-        check(files)
+        files = scan_layout(dl_manager.manual_dir, self.builder_config.name)
+        refuse_bad_files(files)
         # TFDS refuses a split without examples.
         return {
             split: self._generate_examples(samples)

@@ -16,7 +16,7 @@ import numpy as np
 from absl import logging
 
 from data.images import KINDS, one_line, read_image, resize, shrink
-from data.tree import images_of
+from data.scan import images_of
 
 _SHOWN = 1024  # pixels of the longer side that are kept to be looked at
 _THREADS = 4  # a photo of 89 million pixels takes 1 GB while it is decoded

@@ -4,16 +4,20 @@
 TensorFlow is imported only to prepare MVTec AD, which is done once, and to stream batches.
 """
 
+import contextlib
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import numpy as np
 from absl import logging
 
-from data import sampling, sources
+from data import decoded, pipeline, sampling, scan
 from data.decoded import Decoded, Images
-from data.rows import Rows
+from data.images import read_image, resize
+from data.scan import Files, Sample
+from storage.rows import Rows
 
 # batches(dims, seed, first_step, process=(index, count)) -> images [*dims, S, S, 3], endless
 Batches = Callable[..., Iterator[np.ndarray]]
@@ -44,7 +48,7 @@ def load(
     The copies are, in `data_dir/decoded/`, one `.npz` of the resized images, which every later run
     reads without TensorFlow, and, but of `folder`, TFRecords. Those of other files are made anew.
 
-    Of the good images in a `folder` with bad/ (data/folder.py), as many again as are held out are
+    Of the good images in a `folder` with bad/ (data/scan.py), as many again as are held out are
     tested with, and not trained on: a threshold is judged on images that it does not come from.
 
     Args:
@@ -70,20 +74,20 @@ def load(
       OSError: a folder cannot be listed; the TFRecords cannot be written, or are damaged;
         TensorFlow is missing.
     """
-    check_numbers(image_size, calibration)
+    require_numbers(image_size, calibration)
     root, folder, data_dir = (os.path.expanduser(os.fspath(at)) for at in (root, folder, data_dir))
     if folder:
-        images = sources.from_folder(category, folder, image_size, data_dir, test=test)
+        images = from_folder(category, folder, image_size, data_dir, test=test)
     elif os.path.isfile(root):
-        images = sources.from_copy(root, category, image_size, test=test)
+        images = from_copy(root, category, image_size, test=test)
     else:
-        images = sources.from_layout(category, root, image_size, data_dir, test=test)
+        images = from_layout(category, root, image_size, data_dir, test=test)
     if not images.pick_test:  # own images have no masks
         _warn_of_missing_masks(images.test)
     return _split(images, seed, calibration, test)
 
 
-def check_numbers(image_size: int, calibration: float) -> None:
+def require_numbers(image_size: int, calibration: float) -> None:
     """Raises ValueError for a size or a share of held-out images that makes no sense."""
     if image_size < 1 or not 0 <= calibration < 1:
         raise ValueError(
@@ -126,7 +130,7 @@ def train_batches(images: np.ndarray, *, flip: bool, crop: int = 0, rotation: in
     def batches(
         dims: tuple[int, ...], seed: int, first_step: int, process: tuple[int, int] = (0, 1)
     ) -> Iterator[np.ndarray]:
-        with sources.tensorflow_to("stream batches"):
+        with tensorflow_to("stream batches"):
             from data import streaming
         return streaming.stream(images, draws, crop, dims, seed, first_step, process)
 
@@ -189,3 +193,164 @@ def _warn_of_missing_masks(images: Images) -> None:
             len(missing),
             ", ".join(missing),
         )
+
+
+_THREADS = 8  # an image of 89 million pixels takes 1 GB while it is decoded
+
+
+def decode(files: Files, image_size: int) -> tuple[Images, Images]:
+    """Training and test images from their files; the masks are left aside, and None.
+
+    Returns:
+      Images of the samples in their order: what TFDS gives for the same files, to the bit.
+
+    Raises:
+      ValueError: one line that lists all bad files, each with its reason.
+    """
+    samples = [*files.train, *files.test]
+    logging.info("Decoding %d images.", len(samples))
+    images = np.empty((len(samples), image_size, image_size, 3), np.uint8)
+    sizes = np.empty((len(samples), 2), np.int64)
+
+    def fill(index: int) -> str:
+        """Fills in one image; what is wrong with it, if anything."""
+        try:
+            image = read_image(samples[index].path)
+        except ValueError as error:
+            return str(error)
+        images[index], sizes[index] = resize(image, image_size), image.shape[:2]
+        return ""
+
+    with ThreadPoolExecutor(min(_THREADS, os.cpu_count() or 1)) as pool:
+        bad = [*filter(None, pool.map(fill, range(len(samples))))]
+    if bad:
+        raise ValueError(f"{len(bad)} bad files, repair or remove them: {'; '.join(bad)}")
+    count = len(files.train)
+    test = _images(files.test, images[count:], sizes[count:])
+    return _images(files.train, images[:count], sizes[:count]), test._replace(
+        masks=[None] * len(files.test)
+    )
+
+
+def _images(samples: Sequence[Sample], images: np.ndarray, sizes: np.ndarray) -> Images:
+    return Images(
+        images,
+        [sample.name for sample in samples],
+        [sample.defect for sample in samples],
+        np.array([sample.defect != "good" for sample in samples], np.int64),
+        [],
+        sizes,
+    )
+
+
+def from_copy(path: str, category: str, image_size: int, *, test: bool) -> Decoded:
+    """The decoded copy that the user names, held against what the config asks for.
+
+    Raises:
+      ValueError: it holds other images, another format, or none.
+    """
+    images = decoded.read_decoded(path, test=test)
+    side = images.train.images.shape[1]
+    if (images.category, side) != (category, image_size):
+        raise ValueError(
+            f"{path} holds {images.category} at {side} px, not {category} at {image_size} px: "
+            "name the folder of the images, or another file"
+        )
+    return images
+
+
+def from_layout(category: str, root: str, image_size: int, data_dir: str, *, test: bool) -> Decoded:
+    """The decoded copy where it was made from `root/category`'s files, else a new one.
+
+    Raises:
+      ValueError, OSError: as `pipeline.load`.
+    """
+    if not test:
+        train, none = pipeline.decode(Files(scan.scan_training(root, category), []), image_size)
+        return Decoded(category, "", train, none)
+    files = scan.scan_layout(root, category)
+    digest = scan.digest(files)
+    path = _copy(category, image_size, data_dir)
+    if found := _up_to_date(path, category, digest, image_size, pick_test=False):
+        return found
+    with tensorflow_to("decode images for the first time"):
+        from data import mvtec_ad
+    builder = mvtec_ad.prepare(category, root, os.path.join(data_dir, digest[:16]))
+    images = Decoded(
+        category,
+        digest,
+        mvtec_ad.read(builder, "train", files.train, image_size),
+        mvtec_ad.read(builder, "test", files.test, image_size),
+    )
+    return _kept(path, images)
+
+
+def from_folder(category: str, root: str, image_size: int, data_dir: str, *, test: bool) -> Decoded:
+    """The same for a folder of own images, which goes by the name `category`; no TensorFlow.
+
+    Raises:
+      ValueError, OSError: as `pipeline.load`.
+    """
+    require_product_name(category)
+    files, pick_test = scan.scan_folder(root, test=test), scan.has_bad(root)
+    if not test:
+        return Decoded(category, "", *pipeline.decode(files, image_size), pick_test)
+    digest = scan.digest(files)
+    path = _copy(category, image_size, data_dir)
+    if found := _up_to_date(path, category, digest, image_size, pick_test):
+        return found
+    images = Decoded(category, digest, *pipeline.decode(files, image_size), pick_test)
+    return _kept(path, images)
+
+
+def require_product_name(category: str) -> None:
+    """Raises ValueError where a folder of own images cannot go by that name."""
+    if category in (*scan.CATEGORIES, "demo", "") or os.path.basename(category) != category:
+        raise ValueError(
+            f"data.folder: {category!r} is no name for a product of your own: put one after the "
+            "colon of --config, e.g. --config=configs/fanogan.py:mine"
+        )
+
+
+@contextlib.contextmanager
+def tensorflow_to(purpose: str) -> Iterator[None]:
+    """Round an import that needs TensorFlow: its error says what for, and how to do without."""
+    try:
+        yield
+    except ImportError as error:
+        raise OSError(
+            f"TensorFlow is needed to {purpose} and cannot be imported ({error}): install "
+            "requirements.txt, or name a decoded .npz from another machine as config.data.root"
+        ) from error
+
+
+def _copy(category: str, image_size: int, data_dir: str) -> str:
+    return os.path.join(data_dir, "decoded", f"{category}_{image_size}px.npz")
+
+
+def _up_to_date(
+    path: str, category: str, digest: str, image_size: int, pick_test: bool
+) -> Decoded | None:
+    try:
+        found = decoded.read_decoded(path)
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        logging.warning("Decoding the images anew: %s", error)
+        return None
+    about = (found.category, found.digest, found.pick_test, found.train.images.shape[1:3])
+    if about == (category, digest, pick_test, (image_size,) * 2):
+        return found
+    logging.info("The images are not those of %s: decoding them anew.", path)
+    return None
+
+
+def _kept(path: str, images: Decoded) -> Decoded:
+    """The images from their new copy, so that memory is free of them, or as they are without."""
+    try:
+        decoded.write_decoded(path, images)
+        logging.info("Wrote the decoded images to %s: with it, no TensorFlow is needed.", path)
+        return decoded.read_decoded(path)
+    except OSError as error:
+        logging.warning("The decoded images are not kept: %s", error)
+        return images

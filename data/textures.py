@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from data.images import KINDS, attempt, read_image
-from data.tree import images_of
+from data.scan import images_of
 
 
 def load(folder: str | os.PathLike, side: int) -> np.ndarray:

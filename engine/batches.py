@@ -15,6 +15,7 @@ import numpy as np
 from absl import logging
 
 from engine import parallel
+from engine.pixels import scaled
 
 Stream = Callable[[tuple[int, ...], int, int, tuple[int, int]], Iterator[Any]]
 """(dims, seed, first step, (process, processes)) -> what each step from that one on gets, endless.
@@ -77,11 +78,6 @@ def gather(
     if size[0] == size[1]:
         images = jnp.where(odd, jnp.swapaxes(images, -3, -2), images)
     return scaled(images)
-
-
-def scaled(pixels: Any) -> Any:
-    """uint8 in [0, 255] -> float32 in [-1, 1], NumPy or JAX, as data/sampling.py to the bit."""
-    return (2 * pixels.astype(np.float32) - 255) * np.float32(1 / 255)
 
 
 def resident_if_it_fits(

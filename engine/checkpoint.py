@@ -27,8 +27,9 @@ import orbax.checkpoint as ocp
 from absl import logging
 from etils import epath
 
-from engine import hosts, parallel, sums
+from engine import hosts, parallel
 from engine.method import TrainState
+from storage import files
 
 _KEPT = 2  # so that a damaged newest one has a fall-back
 
@@ -69,7 +70,7 @@ class Checkpoints:
             return fresh
         folder = folder_of(self._workdir, self._stage) / str(step)
         # The main process has just looked; another may see other files under this name, or none.
-        if not parallel.is_main() and (damage := sums.damage(folder)):
+        if not parallel.is_main() and (damage := files.damage(folder)):
             raise FileNotFoundError(
                 f"{folder}: {damage}: a workdir must be whole, and on a file system that all hosts "
                 "see"
@@ -149,7 +150,7 @@ def newest_step(workdir: str, stage: str) -> int | None:
     passed = [f"{name} (no checkpoint)" for name in sorted(names) if not _is_step(name)]
     found = None
     for step in steps:
-        if not (damage := sums.damage(folder / str(step))):
+        if not (damage := files.damage(folder / str(step))):
             found = step
             break
         passed.append(f"{step} ({damage})")
@@ -183,10 +184,10 @@ def _commit(folder: epath.Path, step: int, arrays: TrainState) -> None:
     try:
         _beside(folder).rmtree(missing_ok=True)
         new.mkdir(parents=True)
-        _check_space(new, arrays)
+        _require_space(new, arrays)
         with _orbax() as orbax:
             orbax.save(new / "state", args=ocp.args.StandardSave(arrays))
-        sums.write(new)
+        files.write_sums(new)
         _publish(new, folder)
     except Exception as error:  # Orbax has an exception of its own for every file system
         with contextlib.suppress(OSError):  # Orbax may still be at it; the next save removes it
@@ -198,7 +199,7 @@ def _commit(folder: epath.Path, step: int, arrays: TrainState) -> None:
     _remove_old(folder, step)
 
 
-def _check_space(folder: epath.Path, arrays: TrainState) -> None:
+def _require_space(folder: epath.Path, arrays: TrainState) -> None:
     # Of Orbax's threads, one that meets a full disk is heard of after the end of the program.
     needed = 2**20 + sum(leaf.nbytes for leaf in jax.tree.leaves(arrays))
     if (free := shutil.disk_usage(folder).free) < needed:
@@ -229,7 +230,7 @@ def _publish(new: epath.Path, folder: epath.Path) -> None:
 def _remove_old(folder: epath.Path, step: int) -> None:
     """Removes checkpoints before `step` but the newest; what is no checkpoint is left alone."""
     older = [int(path.name) for path in folder.iterdir() if _is_step(path.name)]
-    ours = sorted(s for s in older if s <= step and (folder / str(s) / sums.FILE).exists())
+    ours = sorted(s for s in older if s <= step and (folder / str(s) / files.SUMS).exists())
     for old in ours[:-_KEPT]:
         (folder / str(old)).rmtree()
 

@@ -138,7 +138,7 @@ def from_main(value: int) -> int:
     return int(multihost_utils.broadcast_one_to_all(np.int32(value)))
 
 
-def check_same(text: str, what: str) -> None:
+def require_same(text: str, what: str) -> None:
     """Raises ValueError on all processes where `text` is not the same on all."""
     index, count = parallel.process()
     if count == 1:

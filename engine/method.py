@@ -5,7 +5,6 @@ scores are float32, higher = more anomalous.
 """
 
 import dataclasses
-import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -14,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from engine import names, parallel
+from engine import parallel
 
 Variables = Mapping[str, Mapping[str, Any]]
 """Network -> collections ('params', 'batch_stats'), as Flax's `init` gives them."""
@@ -91,26 +90,6 @@ class Method(NamedTuple):
     stages: tuple[Stage, ...]
     score: Callable[[Variables, jax.Array], Score]
     tuning: Tuning | None = None
-
-
-def make(section: Mapping[str, Any], *args: Any) -> Any:
-    """Calls what `section['fn']` names with `args` and the section's other fields.
-
-    Lists become tuples, so that a section read back from JSON is the section that was written.
-
-    Raises:
-      ValueError: `fn` names nothing, or what is not for a config to name (engine/names.py), or
-        does not take these fields.
-    """
-    fields = dict(section)
-    name = fields.pop("fn")
-    fields = {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items()}
-    function = names.resolve(name)
-    try:
-        inspect.signature(function).bind(*args, **fields)
-    except TypeError as error:
-        raise ValueError(f"fn={name!r} with {fields}: {error}") from error
-    return function(*args, **fields)
 
 
 def num_updates(epochs: int, num_images: int, batch_size: int) -> int:

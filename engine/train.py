@@ -13,7 +13,7 @@ from absl import logging
 from engine import hosts, parallel, preemption
 from engine.batches import Batches
 from engine.checkpoint import Checkpoints
-from engine.logs import TrainingLog
+from engine.log import TrainingLog
 from engine.method import Method, Stage, TrainState, Variables
 
 
@@ -50,7 +50,7 @@ def stage_seed(seed: int, index: int) -> int:
     return int(np.random.SeedSequence((seed, index)).generate_state(1)[0])
 
 
-def check_batches(method: Method) -> None:
+def require_divisible(method: Method) -> None:
     """Finds what is wrong with the last stage's batch before the first stage is trained.
 
     Raises:
@@ -88,7 +88,7 @@ def train(
       OSError: a checkpoint cannot be written; those before are kept.
       SystemExit, KeyboardInterrupt: after SIGTERM and SIGINT; what was trained is saved.
     """
-    check_batches(method)
+    require_divisible(method)
     started = time.monotonic() if started is None else started
     batches = batches._replace(held=parallel.replicate(batches.held))
     variables: Variables = {}

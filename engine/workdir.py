@@ -4,11 +4,14 @@ import fcntl
 import json
 import os
 import platform
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 from etils import epath
+
+from engine import checkpoint, hosts
+from storage import files
 
 _LOCK = "lock"
 
@@ -70,12 +73,10 @@ def claim(workdir: str, config: Mapping[str, Any], *, free: tuple[str, ...], mai
         )
     if main:
         path.parent.mkdir(parents=True, exist_ok=True)
-        new = path.parent / "config.json.tmp"
-        new.write_text(json.dumps(config, indent=2) + "\n")
-        new.replace(path)
+        files.write_text(path, json.dumps(config, indent=2) + "\n")
 
 
-def check_shared(source: str, config: Mapping[str, Any], free: tuple[str, ...]) -> None:
+def require_shared(source: str, config: Mapping[str, Any], free: tuple[str, ...]) -> None:
     """Raises ValueError where a section that `source`'s config and `config` share differs."""
     theirs, ours = read_config(source), json.loads(json.dumps(config))
     shared = theirs.keys() & ours.keys()
@@ -123,3 +124,69 @@ def _differences(old: Any, new: Any, free: tuple[str, ...]) -> list[str]:
         if old.get(name, absent) != new.get(name, absent)
         and not f"{name}.".startswith(tuple(f"{prefix}." for prefix in free))
     ]
+
+
+def reuse(
+    source: str,
+    workdir: str,
+    stages: Mapping[str, int],
+    config: Mapping[str, Any],
+    *,
+    free: tuple[str, ...],
+    main: bool,
+) -> list[str]:
+    """Copies stages that `source` has trained to their end into `workdir`, which lacks them.
+
+    Of each the newest checkpoint. A stage of which `workdir` has a checkpoint is left as it is, so
+    that a run that goes on may call this again; one that `source` lacks is left to be trained.
+    `source` is only read.
+
+    Args:
+      source: the workdir of another run.
+      workdir: where to copy; made if need be.
+      stages: every stage of the run and its number of steps.
+      config: of the run, as for `workdir.claim`. Sections that only one of both configs has do not
+        count.
+      free: as for `claim`: dotted names that may differ between the two runs.
+      main: whether this process writes; the others wait for it.
+
+    Returns:
+      The names of the stages copied.
+
+    Raises:
+      FileNotFoundError: `source` is no workdir.
+      ValueError: the configs differ, a stage of `source` is not finished or damaged, or it has
+        none.
+    """
+    missing = [stage for stage in stages if not checkpoint.folder_of(workdir, stage).exists()]
+    found = _finished(source, missing, stages, config, free) if missing else {}
+    if main:
+        for stage, step in found.items():
+            checkpoint.copy(source, workdir, stage, step)
+    # Every process comes here, also one that looks when the copies are there already.
+    hosts.barrier("reuse")
+    return list(found)
+
+
+def _finished(
+    source: str,
+    missing: Sequence[str],
+    stages: Mapping[str, int],
+    config: Mapping[str, Any],
+    free: tuple[str, ...],
+) -> dict[str, int]:
+    """Which of the stages `missing` can be taken from `source`, and their newest steps."""
+    require_shared(source, config, free)
+    steps = {stage: checkpoint.newest_step(source, stage) for stage in missing}
+    found = {stage: step for stage, step in steps.items() if step is not None}
+    for stage, step in found.items():
+        if step < stages[stage]:
+            raise ValueError(
+                f"{source}: stage {stage} is at step {step} of {stages[stage]}: "
+                "train it to its end first"
+            )
+    if not found and len(missing) == len(stages):
+        raise ValueError(
+            f"{source} holds no checkpoint of {' or '.join(stages)}: reuse a workdir that does"
+        )
+    return found

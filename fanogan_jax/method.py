@@ -9,7 +9,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from engine.method import Method, Stage, descend, init_state, make, num_updates
+from engine.make import make
+from engine.method import Method, Stage, descend, init_state, num_updates
 from fanogan_jax.losses import reconstruct
 from fanogan_jax.models import Networks
 

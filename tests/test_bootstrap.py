@@ -1,10 +1,10 @@
-"""Bootstrap metrics against scikit-learn on really copied images, and engine.metrics on pixels."""
+"""Bootstrap metrics against scikit-learn on images that are really copied, and on pixels."""
 
 import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score
 
-from engine import bootstrap, metrics
+from evaluation import bootstrap, metrics
 
 
 def scored(rng, good=15, defective=25, shift=1.0):

@@ -9,8 +9,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from engine import bootstrap, comparison, metrics, page, report
-from engine.comparison_runs import read_run
+from evaluation import bootstrap, metrics
+from evaluation.results import read_run, write_scores
+from report import comparison, page
+from storage import files
 
 SIDE = 16
 DEFECTS = ["good"] * 6 + ["cut"] * 4 + ["hole"] * 5
@@ -56,7 +58,7 @@ def write_run(
         "width": 1,
     } | config
     folder.mkdir(parents=True)
-    report.write_json(str(folder / "config.json"), config)
+    files.write_json(str(folder / "config.json"), config)
     results = {
         "method": name,
         "category": category,
@@ -68,8 +70,8 @@ def write_run(
         "devices": ["cpu"],
         "seconds_per_image": 0.0125,
     }
-    report.write_json(str(folder / "results.json"), results)
-    report.write_scores(
+    files.write_json(str(folder / "results.json"), results)
+    write_scores(
         str(folder / "scores.csv"),
         paths=test.paths,
         defects=test.defects,

@@ -1,9 +1,9 @@
 import pytest
 
 from configs import augmentation
-from data import layout, sampling
+from data import sampling, scan
 
-KNOWN = (*layout.CATEGORIES, "demo")
+KNOWN = (*scan.CATEGORIES, "demo")
 
 
 def test_the_table_holds_every_category_and_the_demo():

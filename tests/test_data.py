@@ -17,7 +17,7 @@ import pytest
 import tifffile
 from PIL import Image
 
-from data import decoded, images, layout, mvtec_ad, pipeline, sampling
+from data import decoded, images, mvtec_ad, pipeline, sampling, scan
 from engine import batches
 
 ROOT = Path(__file__).parents[1]
@@ -289,8 +289,8 @@ def test_an_unknown_category_lists_the_known(folder, category):
     message = str(caught.value)
     assert repr(category) in message and "\n" not in message
     assert "any folder of the same layout" in message
-    assert len(layout.CATEGORIES) == 15
-    assert all(name in message for name in layout.CATEGORIES)
+    assert len(scan.CATEGORIES) == 15
+    assert all(name in message for name in scan.CATEGORIES)
 
 
 @pytest.mark.promise("R11", "no training images: an error that names the folder")

@@ -26,8 +26,8 @@ def images_of(count, name, masks=()):
 def written(path, masks=()):
     """A copy of five training images and of as many test images as there are masks."""
     parts = images_of(5, "good"), images_of(len(masks), "bad", masks)
-    decoded.write(str(path), decoded.Decoded("mine", "digest", *parts))
-    return decoded.read(str(path))
+    decoded.write_decoded(str(path), decoded.Decoded("mine", "digest", *parts))
+    return decoded.read_decoded(str(path))
 
 
 def test_masks_of_every_size(tmp_path):
@@ -66,9 +66,9 @@ def test_images_stay_those_of_their_copy(tmp_path):
     path = tmp_path / "x.npz"
     splits, expected = written(path), images_of(5, "good").images
     second = decoded.Decoded("mine", "other", images_of(3, "good"), decoded.no_images(SIZE))
-    decoded.write(str(path), second)
+    decoded.write_decoded(str(path), second)
     np.testing.assert_array_equal(splits.train.images, expected)
-    other = decoded.read(str(path))
+    other = decoded.read_decoded(str(path))
     for change in (lambda data: data[:-1] + b"x", lambda data: data[:100]):
         path.write_bytes(change(path.read_bytes()))
         with pytest.raises(OSError, match="x.npz was changed while it was in use: start again"):
@@ -85,9 +85,9 @@ def test_every_bit_of_the_copy_is_checked(tmp_path):
             place = whole.index(archive.read(name)) + archive.getinfo(name).file_size - 1
             path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
             with pytest.raises(ValueError, match="x.npz holds no decoded images .*Bad CRC-32"):
-                decoded.read(str(path))
+                decoded.read_decoded(str(path))
             path.write_bytes(whole)
-    assert len(names) == 16 and decoded.read(str(path)).digest == "digest"
+    assert len(names) == 16 and decoded.read_decoded(str(path)).digest == "digest"
 
 
 def altered(path, **arrays):
@@ -97,7 +97,7 @@ def altered(path, **arrays):
         content = {**archive, **arrays}
     np.savez(path, **content)
     with pytest.raises(ValueError, match="x.npz holds no decoded images") as caught:
-        decoded.read(str(path))
+        decoded.read_decoded(str(path))
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
@@ -136,4 +136,4 @@ def test_a_compressed_copy_is_refused(tmp_path):
         content = dict(archive)
     np.savez_compressed(path, **content)
     with pytest.raises(ValueError, match="its arrays are compressed"):
-        decoded.read(str(path))
+        decoded.read_decoded(str(path))

@@ -7,8 +7,11 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from engine import evaluation, threshold
 from engine.method import Score
+from evaluation import evaluate, official, threshold
+from evaluation.results import write_results
+from report import summary
+from report.run import write_report
 
 ABOUT = {"method": "mean", "category": "squares", "counts": {}}
 NETWORK = {"folder": ".", "stage": "gan", "step": 1, "score": {}}
@@ -48,10 +51,10 @@ def batches(images, size):
         yield images[start : start + size].astype(np.float32) / 127.5 - 1
 
 
-def run(workdir, test, held_out=2, **options):
+def run(workdir, test, held_out=2, save_maps=False, **options):
     good = labelled(["good"] * held_out)
     good.images[:, 0, 0] = np.arange(held_out)[:, None]  # no two scores are alike
-    results = evaluation.evaluate(
+    done = evaluate.evaluate(
         scorer,
         test,
         SimpleNamespace(**{**vars(good), "masks": []}),  # as those of training images
@@ -60,8 +63,15 @@ def run(workdir, test, held_out=2, **options):
         batch_size=8,
         about=ABOUT,
         network=NETWORK,
+        official_metrics=save_maps,
         **{"false_alarm_rate": 0.5, "pixel_size": 0, **options},
     )
+    results = done.results
+    write_results(str(workdir), done, NETWORK)
+    write_report(str(workdir / "report"), **done._asdict())
+    if save_maps:
+        named = {"paths": test.paths, "defects": test.defects, "sizes": test.sizes}
+        official.write_maps(str(workdir), "squares", maps=done.scored.maps, **named)
     text = (workdir / "results.json").read_text()
     assert json.loads(text) == results and "NaN" not in text
     with open(workdir / "scores.csv", newline="") as file:
@@ -81,7 +91,7 @@ def test_both_kinds(tmp_path):
     assert results["pixel"]["auroc"] == pytest.approx(1.0)
     assert results["pixel"]["au_pro"] == pytest.approx(1.0)
     assert results["pixel"]["resolution"] == "each mask's own size"
-    assert "image AUROC 1.000" in evaluation.summary(results)
+    assert "image AUROC 1.000" in summary.summary(results)
 
 
 @pytest.mark.promise(
@@ -99,7 +109,7 @@ def test_one_kind_or_none(tmp_path, defects, reason):
     results = run(tmp_path, labelled(defects))
     assert results["image"]["auroc"] is None
     assert results["image"]["reason"] == reason
-    assert reason in evaluation.summary(results)
+    assert reason in summary.summary(results)
 
 
 @pytest.mark.promise("R10", "a missing mask: image metrics are given, pixel metrics are null")
@@ -117,7 +127,10 @@ def test_the_threshold_comes_from_good_images_alone(tmp_path):
     other.images[:] = 77
     second = run(tmp_path, other, held_out=9)
     assert first["threshold"] == second["threshold"]
-    assert threshold.read(str(tmp_path), NETWORK).threshold == first["threshold"]["threshold"]
+    assert (
+        threshold.read_threshold(str(tmp_path), NETWORK).threshold
+        == first["threshold"]["threshold"]
+    )
     assert first["threshold"]["held_out"] == 9 and "calibration_scores" not in first["threshold"]
 
 
@@ -128,7 +141,7 @@ def test_what_the_threshold_gets_wrong_is_counted(tmp_path):
     results = run(tmp_path, test)
     wrong = {name: entry["wrong"] for name, entry in results["at_threshold"].items()}
     assert wrong == {"good": 1, "dot": 0, "line": 1}
-    said = evaluation.summary(results)
+    said = summary.summary(results)
     assert "1 of 2 good called defective (95 % interval 1.3 % to 98.7 %)" in said
     assert "1 of 1 line missed" in said and "0 of 1 dot missed" in said
     assert all(sentence in said for sentence in results["threshold"]["statement"])
@@ -138,7 +151,7 @@ def test_what_the_threshold_gets_wrong_is_counted(tmp_path):
 def test_no_test_images_and_the_threshold_is_there(tmp_path):
     results = run(tmp_path, labelled([]), held_out=3)
     assert results["at_threshold"] == {} and results["threshold"]["held_out"] == 3
-    assert "With it, of the test images" not in evaluation.summary(results)
+    assert "With it, of the test images" not in summary.summary(results)
 
 
 def test_maps_for_the_official_evaluation(tmp_path):

@@ -19,9 +19,9 @@ from safetensors.numpy import load_file, save_file
 
 from configs import ae_l2, anogan, fanogan, ssae
 from data import sampling
-from engine import batches, export, model_card, portable
-from engine.method import make
-from engine.scoring import scorer_of
+from deploy import export, forms, model_card
+from engine.make import make
+from evaluation.scoring import scorer_of
 
 ROOT = Path(__file__).parents[1]
 SCRIPT = re.compile(r"```python\n# (\w+\.py)\n(.*?)```", re.DOTALL)
@@ -115,7 +115,7 @@ def test_each_config_as_stablehlo(any_config, tmp_path, no_onnx):
     """Images larger than a window and smaller ones, one network and three."""
     output = tmp_path / "new" / "exported"
     pixels, scores, _, _ = run(output, any_config)
-    form = portable.read_stablehlo(output)
+    form = forms.read_stablehlo(output)
     for count in (1, 3):  # sizes of which the export knew nothing
         found, maps = form(pixels[:count])
         np.testing.assert_allclose(found, scores[:count], rtol=1e-5)
@@ -128,18 +128,18 @@ def test_a_folder_by_itself(config, tmp_path, no_onnx, caplog):
     with caplog.at_level("WARNING"):
         pixels, scores, threshold, variables = run(output, config)
     assert "without jax2onnx: pip install -r requirements-onnx.txt" in caplog.text
-    names = ["README.md", "config.json", portable.STABLEHLO, "threshold.json", portable.WEIGHTS]
+    names = ["README.md", "config.json", forms.STABLEHLO, "threshold.json", forms.WEIGHTS]
     lines = [
         f"{hashlib.sha256((output / name).read_bytes()).hexdigest()}  {name}" for name in names
     ]
     assert (output / "SHA256SUMS").read_text().splitlines() == lines
     assert sorted(os.listdir(output)) == sorted([*names, "SHA256SUMS"])
-    weights = load_file(output / portable.WEIGHTS)
+    weights = load_file(output / forms.WEIGHTS)
     np.testing.assert_array_equal(
         weights["encoder/params/Dense_0/bias"], variables["encoder"]["params"]["Dense_0"]["bias"]
     )
     check_alone("score_jax.py", output, pixels, scores, threshold, tmp_path)
-    (output / portable.WEIGHTS).write_bytes(b"")
+    (output / forms.WEIGHTS).write_bytes(b"")
     done = run_alone("score_jax.py", output, tmp_path / "a part.png", where=tmp_path)
     assert (done.returncode, done.stderr) == (1, "weights.safetensors is damaged\n")
 
@@ -157,8 +157,8 @@ def test_onnx(module, tmp_path, capsys):
             pytest.skip("jax2onnx 0.12 cannot read loops of jax 0.12")
     pixels, scores, threshold, _ = run(output, config)
     assert not capsys.readouterr().out
-    assert portable.ONNX in (output / "README.md").read_text()
-    found, _ = portable.read_onnx(output)(pixels[:3])
+    assert forms.ONNX in (output / "README.md").read_text()
+    found, _ = forms.read_onnx(output)(pixels[:3])
     np.testing.assert_allclose(found, scores[:3], rtol=1e-5)
     if module is fanogan:
         check_alone("score_onnx.py", output, pixels, scores, threshold, tmp_path)
@@ -171,8 +171,8 @@ def test_what_cannot_be_onnx_is_left_out(tmp_path, caplog):
     run(output, shrink(anogan.get_config()))
     assert "cannot convert this score (NotImplementedError" in caplog.text
     card = (output / "README.md").read_text()
-    assert f"There is no `{portable.ONNX}`: jax2onnx" in card
-    assert not (output / portable.ONNX).exists()
+    assert f"There is no `{forms.ONNX}`: jax2onnx" in card
+    assert not (output / forms.ONNX).exists()
 
 
 @ONNX
@@ -180,7 +180,7 @@ def test_an_onnx_that_scores_differently_stops_the_export(config, tmp_path, monk
     def wrong(folder):
         return lambda images: (np.ones(len(images)), np.ones(images.shape[:3]))
 
-    monkeypatch.setattr(portable, "read_onnx", wrong)
+    monkeypatch.setattr(forms, "read_onnx", wrong)
     with pytest.raises(
         ValueError, match="^model.onnx gives image 0 of 1 held-out ones the score 1, the"
     ):
@@ -189,15 +189,15 @@ def test_an_onnx_that_scores_differently_stops_the_export(config, tmp_path, monk
 
 
 def test_other_weights_stop_the_export(config, tmp_path, monkeypatch, no_onnx):
-    read = portable.read_stablehlo
+    read = forms.read_stablehlo
 
     def damaged(folder):
-        weights = load_file(folder / portable.WEIGHTS)
+        weights = load_file(folder / forms.WEIGHTS)
         weights["encoder/params/Dense_0/bias"] += 0.5
-        save_file(weights, folder / portable.WEIGHTS)
+        save_file(weights, folder / forms.WEIGHTS)
         return read(folder)
 
-    monkeypatch.setattr(portable, "read_stablehlo", damaged)
+    monkeypatch.setattr(forms, "read_stablehlo", damaged)
     with pytest.raises(ValueError, match="^model.stablehlo gives image 0 of 1 .*nothing was"):
         run(tmp_path / "exported", config)
     assert not os.listdir(tmp_path)
@@ -250,17 +250,17 @@ def test_a_score_that_depends_on_the_batch_is_told(config, tmp_path, monkeypatch
 
 
 def changed(monkeypatch, change):
-    read = portable.read_stablehlo
+    read = forms.read_stablehlo
 
     def reader(folder):
         form = read(folder)
         return lambda images: change(*form(images))
 
-    monkeypatch.setattr(portable, "read_stablehlo", reader)
+    monkeypatch.setattr(forms, "read_stablehlo", reader)
 
 
 def test_nothing_is_overwritten(config, tmp_path, no_onnx, monkeypatch):
-    monkeypatch.setattr(portable, "scoring", None)  # refused before any work
+    monkeypatch.setattr(forms, "scoring", None)  # refused before any work
     (tmp_path / "folder").mkdir()
     (tmp_path / "file").touch()
     (tmp_path / "link").symlink_to("nowhere")
@@ -296,18 +296,18 @@ def test_an_interrupted_export_leaves_nothing(config, tmp_path, monkeypatch, no_
 def test_unused_networks_are_left_out(tmp_path, no_onnx):
     """Of the averaged network and the one that learnt, only the first scores."""
     _, _, _, variables = run(tmp_path / "exported", shrink(ssae.get_config()))
-    weights = load_file(tmp_path / "exported" / portable.WEIGHTS)
+    weights = load_file(tmp_path / "exported" / forms.WEIGHTS)
     assert len(variables) == 2 and {name.split("/")[0] for name in weights} == {"averaged"}
 
 
 def test_pixels_are_scaled_as_in_training():
     pixels = np.arange(256, dtype=np.uint8)
-    np.testing.assert_array_equal(batches.scaled(pixels), sampling.scale(pixels))
-    np.testing.assert_array_equal(jax.jit(batches.scaled)(pixels), sampling.scale(pixels))
+    np.testing.assert_array_equal(pixels.scaled(pixels), sampling.scale(pixels))
+    np.testing.assert_array_equal(jax.jit(pixels.scaled)(pixels), sampling.scale(pixels))
 
 
 def test_the_model_card():
-    trial = model_card.Trial(5, {portable.STABLEHLO: 1e-7}, 2e-7)
+    trial = model_card.Trial(5, {forms.STABLEHLO: 1e-7}, 2e-7)
     fields = {"image_size": 16, "trial": trial}
     card = model_card.text(ABOUT, ["One.", "Two."], without_onnx="", files=["x.json"], **fields)
     for line in (

@@ -13,8 +13,8 @@ from engine import parallel
 from engine.batches import resident
 from engine.checkpoint import Checkpoints
 from engine.method import TrainState
-from engine.scoring import restore_scorer, score_all
 from engine.train import Every, train
+from evaluation.scoring import restore_scorer, score_all
 from fanogan_jax import schedule
 from fanogan_jax.method import build
 

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 from test_data import forbid_opening
 
-from data import decoding, folder, pipeline
+from data import pipeline, scan
 
 ROOT = Path(__file__).parents[1]
 SIZE = 16
@@ -254,8 +254,8 @@ def test_all_bad_files_are_listed_at_once(product):
 
 
 def test_files_are_decoded_once(product, monkeypatch):
-    decode, calls = decoding.decode, []
-    monkeypatch.setattr(decoding, "decode", lambda *args: calls.append(args) or decode(*args))
+    decode, calls = pipeline.decode, []
+    monkeypatch.setattr(pipeline, "decode", lambda *args: calls.append(args) or decode(*args))
     first, second = load(product), load(product)
     assert len(calls) == 1 and first.digest == second.digest != ""
     for one, other in zip(first[:3], second[:3], strict=True):
@@ -318,8 +318,8 @@ assert not [name for name in sys.modules if name.startswith(("tensorflow", "jax"
 
 
 def test_scanning_gives_names_and_kinds(product):
-    files = folder.scan(product)
+    files = scan.scan_folder(product)
     assert [sample.name for sample in files.test][0] == "bad/c.bmp"
     assert {sample.mask for sample in (*files.train, *files.test)} == {None}
-    assert folder.scan(product, test=False) == files._replace(test=[])
-    assert folder.has_bad(product)
+    assert scan.scan_folder(product, test=False) == files._replace(test=[])
+    assert scan.has_bad(product)

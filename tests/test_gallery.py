@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from test_report import FOUND, scored_set, write
 
-from engine import gallery
+from report import gallery
 
 CHROMIUM = next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None

@@ -4,7 +4,9 @@ import matplotlib
 import numpy as np
 from PIL import Image
 
-from engine import heat
+from evaluation import threshold
+from evaluation.maps import Region, largest_region, resize
+from report import heat
 
 
 def test_the_colours_are_one_fixed_scale():
@@ -19,12 +21,12 @@ def test_a_good_part_stays_grey_and_a_defect_does_not():
     rng = np.random.default_rng(0)
     image = rng.integers(0, 256, (8, 8, 3), np.uint8)
     good = rng.random((8, 8))  # below 1, the highest that a good image had
-    seen = heat.overlay(image, good, heat.SCALE)
+    seen = heat.overlay(image, good, threshold.SCALE)
     grey = np.asarray(Image.fromarray(image).convert("L"))
     assert (seen == grey[..., None]).all()
     bad = good.copy()
     bad[2:4, 2:4] = 2.5
-    seen = heat.overlay(image, bad, heat.SCALE).astype(int)
+    seen = heat.overlay(image, bad, threshold.SCALE).astype(int)
     coloured = np.ptp(seen, axis=-1) > 60
     assert coloured[2:4, 2:4].all() and coloured.sum() == 4
     assert (seen[2:4, 2:4, 0] > seen[2:4, 2:4, 2]).all()
@@ -32,22 +34,22 @@ def test_a_good_part_stays_grey_and_a_defect_does_not():
 
 def test_no_good_image_looks_red():
     """Red, as eyes see it in the scale: bright, and more red than blue."""
-    colours = heat.coloured(np.linspace(0, 1, 100)[None], heat.SCALE)[0].astype(int)
+    colours = heat.coloured(np.linspace(0, 1, 100)[None], threshold.SCALE)[0].astype(int)
     assert (colours[:, 0] < 140).all() and (colours[:, 0] - colours[:, 2] < 20).all()
 
 
 def test_maps_are_brought_to_another_size_as_pillow_does():
     values = np.random.default_rng(0).random((6, 4)).astype(np.float32)
-    large = heat.resize(values, (12, 20))
+    large = resize(values, (12, 20))
     assert large.shape == (12, 20) and large.dtype == np.float32
     assert (large == np.asarray(Image.fromarray(values).resize((20, 12), 2))).all()
-    assert heat.resize(values, (6, 4)) is values
+    assert resize(values, (6, 4)) is values
 
 
 def test_the_largest_region_by_hand():
     mask = np.zeros((7, 9), bool)
     mask[0, 0:3] = True  # three
     mask[3:5, 5] = mask[5, 6] = mask[5, 7] = True  # four: a corner joins them
-    assert heat.largest_region(mask) == heat.Region(left=5, top=3, width=3, height=3, area=4)
-    assert heat.largest_region(np.zeros((3, 3), bool)) is None
-    assert heat.largest_region(np.ones((2, 5), bool)) == (0, 0, 5, 2, 10)
+    assert largest_region(mask) == Region(left=5, top=3, width=3, height=3, area=4)
+    assert largest_region(np.zeros((3, 3), bool)) is None
+    assert largest_region(np.ones((2, 5), bool)) == (0, 0, 5, 2, 10)

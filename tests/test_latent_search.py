@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from configs import anogan, fanogan
-from engine.method import make
+from engine.make import make
 from fanogan_jax import build, build_anogan
 from fanogan_jax.models import Networks
 from fanogan_jax.score import latent_search

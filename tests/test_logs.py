@@ -12,23 +12,25 @@ import tensorflow as tf
 from absl import logging
 from PIL import Image
 
-from engine import logs
+from engine import pixels
+from engine.log import METRICS_FILE, TrainingLog, duration, read_metrics
+from storage import files
 
 
 def run(workdir, stage, first_step, last_step, num_steps=10):
-    with logs.TrainingLog(workdir, stage, first_step=first_step, num_steps=num_steps) as log:
+    with TrainingLog(workdir, stage, first_step=first_step, num_steps=num_steps) as log:
         for step in range(first_step + 2, last_step + 1, 2):
             log.write(step, {"loss": np.float32(step) / 4})
 
 
 def steps_of(workdir):
-    return [(line["stage"], line["step"]) for line in logs.read_metrics(workdir)]
+    return [(line["stage"], line["step"]) for line in read_metrics(workdir)]
 
 
 def test_lines_read_back(tmp_path):
     workdir = str(tmp_path / "new")
     run(workdir, "gan", 0, 6)
-    lines = logs.read_metrics(workdir)
+    lines = read_metrics(workdir)
     assert steps_of(workdir) == [("gan", 2), ("gan", 4), ("gan", 6)]
     assert [line["loss"] for line in lines] == [0.5, 1.0, 1.5]
     assert list(lines[0]) == ["stage", "step", "steps_per_second", "seconds", "loss"]
@@ -36,7 +38,7 @@ def test_lines_read_back(tmp_path):
 
 
 def test_no_file_is_no_lines(tmp_path):
-    assert logs.read_metrics(str(tmp_path)) == []
+    assert read_metrics(str(tmp_path)) == []
 
 
 def test_a_resumed_run_leaves_the_steps_of_an_unbroken_one(tmp_path):
@@ -46,7 +48,7 @@ def test_a_resumed_run_leaves_the_steps_of_an_unbroken_one(tmp_path):
     run(broken, "gan", 0, 8)
     run(broken, "gan", 4, 10)  # the newest checkpoint was older than the newest line
     run(broken, "encoder", 0, 6)
-    with open(os.path.join(broken, logs.METRICS_FILE), "a") as file:
+    with open(os.path.join(broken, METRICS_FILE), "a") as file:
         file.write('{"stage": "encoder", "st')  # killed while it wrote
     run(broken, "encoder", 2, 10)
     assert steps_of(broken) == steps_of(unbroken)
@@ -54,31 +56,31 @@ def test_a_resumed_run_leaves_the_steps_of_an_unbroken_one(tmp_path):
 
 
 def test_a_half_written_line_is_not_read(tmp_path):
-    (tmp_path / logs.METRICS_FILE).write_text('{"step": 1}\n{"step": 2}')
-    assert logs.read_metrics(str(tmp_path)) == [{"step": 1}]
+    (tmp_path / METRICS_FILE).write_text('{"step": 1}\n{"step": 2}')
+    assert read_metrics(str(tmp_path)) == [{"step": 1}]
 
 
 def test_a_foreign_line_is_named(tmp_path):
-    (tmp_path / logs.METRICS_FILE).write_text('{"step": 1}\nhello\n{"step": 3}\n')
+    (tmp_path / METRICS_FILE).write_text('{"step": 1}\nhello\n{"step": 3}\n')
     with pytest.raises(ValueError, match="line 2 is no JSON"):
-        logs.read_metrics(str(tmp_path))
+        read_metrics(str(tmp_path))
 
 
 def test_seconds_go_on_over_a_resume(tmp_path):
     workdir = str(tmp_path)
     line = {"stage": "gan", "step": 4, "seconds": 100.0}
     later = {"stage": "gan", "step": 6, "seconds": 150.0}
-    logs.write_text(f"{workdir}/metrics.jsonl", f"{json.dumps(line)}\n{json.dumps(later)}\n")
+    files.write_text(f"{workdir}/metrics.jsonl", f"{json.dumps(line)}\n{json.dumps(later)}\n")
     run(workdir, "gan", 4, 6)
-    assert 100 < logs.read_metrics(workdir)[-1]["seconds"] < 150
+    assert 100 < read_metrics(workdir)[-1]["seconds"] < 150
     run(workdir, "encoder", 0, 2)
-    assert logs.read_metrics(workdir)[-1]["seconds"] < 50
+    assert read_metrics(workdir)[-1]["seconds"] < 50
 
 
 def test_not_a_number_becomes_null(tmp_path):
-    with logs.TrainingLog(str(tmp_path), "gan", first_step=0, num_steps=1) as log:
+    with TrainingLog(str(tmp_path), "gan", first_step=0, num_steps=1) as log:
         log.write(1, {"loss": float("nan"), "other": 2.0})
-    text = (tmp_path / logs.METRICS_FILE).read_text()
+    text = (tmp_path / METRICS_FILE).read_text()
     assert json.loads(text)["loss"] is None
     assert "NaN" not in text
 
@@ -86,7 +88,7 @@ def test_not_a_number_becomes_null(tmp_path):
 def test_progress_as_log_lines(tmp_path, monkeypatch):
     lines = []
     monkeypatch.setattr(logging, "info", lambda text, *args: lines.append(text % args))
-    with logs.TrainingLog(str(tmp_path), "gan", first_step=0, num_steps=1800) as log:
+    with TrainingLog(str(tmp_path), "gan", first_step=0, num_steps=1800) as log:
         log._last_time -= 100  # 200 steps in 100 seconds
         log.write(200, {"critic_loss": 1.23456, "penalty": 3.0})
     assert lines == ["gan step 200/1800 critic_loss=1.235 (2 steps/s, 13 min left)"]
@@ -94,7 +96,7 @@ def test_progress_as_log_lines(tmp_path, monkeypatch):
 
 def test_progress_bar_on_a_terminal(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
-    with logs.TrainingLog(str(tmp_path), "gan", first_step=4, num_steps=10) as log:
+    with TrainingLog(str(tmp_path), "gan", first_step=4, num_steps=10) as log:
         time.sleep(0.15)  # tqdm draws ten times a second at most
         log.write(6, {"critic_loss": 1.5})
     shown = capsys.readouterr().err
@@ -115,36 +117,36 @@ def test_tensorboard_gets_scalars_and_hides_what_is_repeated(tmp_path):
 
 def test_pictures(tmp_path):
     images = np.zeros((5, 8, 6, 3), np.float32)
-    with logs.TrainingLog(str(tmp_path), "gan", first_step=0, num_steps=9) as log:
+    with TrainingLog(str(tmp_path), "gan", first_step=0, num_steps=9) as log:
         log.pictures(7, {"samples": images})
     with Image.open(tmp_path / "pictures" / "gan" / "samples_0000007.png") as picture:
-        assert np.array_equal(np.asarray(picture), logs.grid(images))
+        assert np.array_equal(np.asarray(picture), pixels.grid(images))
 
 
 def test_grid():
     images = np.stack([np.full((4, 5, 1), v, np.float32) for v in (-1, 0, 1, 7, np.nan)])
-    picture = logs.grid(images)
+    picture = pixels.grid(images)
     assert (picture.shape, picture.dtype) == ((4 + 2 + 4, 5 + 2 + 5 + 2 + 5, 3), np.uint8)
     assert picture[0, [0, 7, 14], 0].tolist() == [0, 128, 255]
     assert picture[6, [0, 7], 0].tolist() == [255, 0]
     assert (picture[4:6] == 255).all() and (picture[:, 5:7] == 255).all()
-    assert logs.grid(np.zeros((70, 2, 2, 3), np.float32)).shape == (8 * 4 - 2, 8 * 4 - 2, 3)
+    assert pixels.grid(np.zeros((70, 2, 2, 3), np.float32)).shape == (8 * 4 - 2, 8 * 4 - 2, 3)
 
 
 @pytest.mark.parametrize("shape", [(0, 2, 2, 3), (2, 2, 3), (1, 2, 2, 2)])
 def test_grid_refuses_other_shapes(shape):
     with pytest.raises(ValueError, match="wanted"):
-        logs.grid(np.zeros(shape, np.float32))
+        pixels.grid(np.zeros(shape, np.float32))
 
 
 def test_write_text_keeps_the_old_file_if_it_fails(tmp_path):
     path = str(tmp_path / "file")
-    logs.write_text(path, "old")
+    files.write_text(path, "old")
     with pytest.raises(UnicodeEncodeError):
-        logs.write_text(path, "new \ud800")
+        files.write_text(path, "new \ud800")
     assert (tmp_path / "file").read_text() == "old"
 
 
 def test_duration():
-    words = [logs.duration(s) for s in (0.4, 59, 61, 14 * 60, 3600, 7500)]
+    words = [duration(s) for s in (0.4, 59, 61, 14 * 60, 3600, 7500)]
     assert words == ["0 s", "59 s", "1 min", "14 min", "1 h 0 min", "2 h 5 min"]

@@ -13,7 +13,7 @@ from PIL import Image
 from test_main import ROOT, SMALL, fails, picture, program, save
 
 import commands
-from engine import threshold
+from evaluation import threshold
 
 
 @pytest.fixture(scope="module")

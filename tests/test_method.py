@@ -5,7 +5,8 @@ import optax
 import pytest
 
 from engine import parallel
-from engine.method import Aux, descend, init_state, make, num_updates
+from engine.make import make
+from engine.method import Aux, descend, init_state, num_updates
 
 
 def square_loss(variables, images, rng):

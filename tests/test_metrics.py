@@ -6,7 +6,7 @@ from PIL import Image
 from scipy import ndimage
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from engine import metrics
+from evaluation import metrics
 
 
 def brute_force_au_pro(masks, maps, limit):

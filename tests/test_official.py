@@ -17,7 +17,7 @@ from PIL import Image
 from sklearn.metrics import roc_auc_score
 from test_metrics import brute_force_au_pro
 
-from engine import official
+from evaluation import official
 
 DEFECTS = ["good", "good", "hole", "cut", "cut"]
 PATHS = [f"test/{defect}/{i:03}.png" for i, defect in enumerate(DEFECTS)]
@@ -98,7 +98,7 @@ def test_one_pixel_that_is_not_a_number(tmp_path):
 def test_scores_equal_a_loop_over_all_thresholds():
     masks, maps = example()
     large = [np.asarray(Image.fromarray(values).resize((48, 36), 2)) for values in maps]
-    found = official.scores(masks, LABELS, maps, SIZES)
+    found = official.official_metrics(masks, LABELS, maps, SIZES)
     assert found["au_pro"] == pytest.approx(brute_force_au_pro(masks, large, 0.3), abs=1e-6)
     highest = [values.max() for values in large]
     assert found["classification_au_roc"] == pytest.approx(roc_auc_score(LABELS, highest))
@@ -106,7 +106,7 @@ def test_scores_equal_a_loop_over_all_thresholds():
 
 def test_without_masks_there_is_a_reason():
     masks, maps = example()
-    found = official.scores([*masks[:4], None], LABELS, maps, SIZES)
+    found = official.official_metrics([*masks[:4], None], LABELS, maps, SIZES)
     assert found["au_pro"] is None and "1 of 3 defective images have no mask" in found["reason"]
     assert found["classification_au_roc"] is not None
 
@@ -117,7 +117,7 @@ def test_what_the_script_passes_over():
 
 
 def test_the_command_survives_a_shell():
-    command = official.command("/data set", "/w", "bottle")
+    command = official.official_command("/data set", "/w", "bottle")
     assert shlex.split(command)[3:] == [
         "/data set",
         "--anomaly_maps_dir",
@@ -143,9 +143,9 @@ def test_the_official_script_agrees(tmp_path):
             truth.parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(mask.astype(np.uint8) * 255).save(truth)
     written(tmp_path / "w", maps)
-    command = shlex.split(official.command(str(root), str(tmp_path / "w"), "bottle"))
+    command = shlex.split(official.official_command(str(root), str(tmp_path / "w"), "bottle"))
     subprocess.run([sys.executable, *command[1:]], check=True, cwd=os.environ["MVTEC_EVAL_DIR"])
     said = json.loads((tmp_path / "w/official/metrics.json").read_text())["bottle"]
-    found = official.scores(masks, LABELS, maps, SIZES)
+    found = official.official_metrics(masks, LABELS, maps, SIZES)
     assert found["au_pro"] == pytest.approx(said["au_pro"], abs=1e-6)
     assert found["classification_au_roc"] == pytest.approx(said["classification_au_roc"], abs=1e-6)

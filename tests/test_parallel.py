@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from engine import parallel
-from engine.method import make
+from engine.make import make
 from fanogan_jax.method import build
 
 

@@ -5,7 +5,8 @@ import pytest
 from sklearn.metrics import average_precision_score, roc_auc_score
 from test_metrics import brute_force_au_pro
 
-from engine import pixel_curve
+from evaluation import pixel_curve
+from storage import rows
 
 
 def example(seed, digits, count=6, side=11):
@@ -83,8 +84,8 @@ def test_pieces_are_no_larger_than_asked_for(monkeypatch):
 
 def test_temporary_files_lie_where_they_should_and_go(tmp_path, monkeypatch):
     opened = []
-    make = pixel_curve.Rows
-    monkeypatch.setattr(pixel_curve, "Rows", lambda folder: opened.append(folder) or make(folder))
+    make = rows.temporary
+    monkeypatch.setattr(rows, "temporary", lambda folder: opened.append(folder) or make(folder))
     masks, maps = example(0, 8)
     pixels = pixel_curve.collect(zip(masks, maps, strict=True), str(tmp_path))
     assert set(opened) == {str(tmp_path)} and not list(tmp_path.iterdir())

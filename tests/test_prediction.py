@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from engine import prediction, threshold
+from deploy import prediction
 from engine.method import Score
+from evaluation import threshold
 
 SIDE = 8
 FOUND = threshold.calibrate(  # of 19 good images: score 0.2 at the most, and 0.5 in a pixel

@@ -16,7 +16,10 @@ from absl import logging
 from matplotlib.figure import Figure
 from PIL import Image
 
-from engine import figures, gallery, metrics, report, threshold
+from evaluation import metrics, threshold
+from evaluation.results import Scored, write_scores
+from report import figures, gallery, run
+from storage import files
 
 SIDE = 16
 
@@ -32,7 +35,7 @@ def scored_set(good=4, defects=("cut", "cut", "hole"), reconstructions=True):
     images[masks] = 255
     maps = (masks + rng.random(masks.shape) / 10).astype(np.float32)
     scores = maps.mean((1, 2))
-    return report.Scored(
+    return Scored(
         paths=[f"test/{name}/{i:03d}.png" for i, name in enumerate(names)],
         defects=names,
         labels=labels,
@@ -76,7 +79,7 @@ HISTORY = [
 
 
 def write(folder, scored, history=HISTORY, found=FOUND, results=None, **changes):
-    report.write_report(
+    run.write_report(
         str(folder),
         scored=scored,
         held_out=scored_set(good=3, defects=())._replace(masks=[None] * 3),
@@ -125,7 +128,7 @@ def test_scores_round_trip(tmp_path):
     scored = scored_set()
     path = str(tmp_path / "scores.csv")
     columns = {key: getattr(scored, key) for key in ("paths", "defects", "labels", "terms")}
-    report.write_scores(path, scores=scored.scores, **columns)
+    write_scores(path, scores=scored.scores, **columns)
     with open(path, newline="") as file:
         rows = list(csv.DictReader(file))
     assert list(rows[0]) == ["path", "defect", "label", "score", "residual", "features"]
@@ -138,7 +141,7 @@ def test_scores_round_trip(tmp_path):
 
 def test_float64_scores_keep_all_bits(tmp_path):
     values = np.array([1 / 3, 1e-300, 123456789.123456789])
-    report.write_scores(
+    write_scores(
         str(tmp_path / "s.csv"),
         paths="abc",
         defects="abc",
@@ -152,7 +155,7 @@ def test_float64_scores_keep_all_bits(tmp_path):
 
 def test_file_names_are_no_formulas(tmp_path):
     names = ["=1+1", "+a", "-b", "@c", 'a,"b\nc', "a=b", os.fsdecode(b"\xff.png")]
-    report.write_scores(
+    write_scores(
         str(tmp_path / "s.csv"),
         paths=names,
         defects=names,
@@ -169,7 +172,7 @@ def test_file_names_are_no_formulas(tmp_path):
 
 def test_columns_of_other_lengths_write_nothing(tmp_path):
     with pytest.raises(ValueError, match="zip"):
-        report.write_scores(
+        write_scores(
             str(tmp_path / "s.csv"), paths="ab", defects="a", labels=[0], scores=[0.0], terms={}
         )
     assert os.listdir(tmp_path) == []
@@ -177,10 +180,10 @@ def test_columns_of_other_lengths_write_nothing(tmp_path):
 
 def test_json_is_strict_and_atomic(tmp_path):
     path = tmp_path / "results.json"
-    report.write_json(str(path), {"auroc": None, "steps": {"gan": 3}})
+    files.write_json(str(path), {"auroc": None, "steps": {"gan": 3}})
     assert json.loads(path.read_text()) == {"auroc": None, "steps": {"gan": 3}}
     with pytest.raises(ValueError, match="not JSON compliant"):
-        report.write_json(str(path), {"auroc": float("nan")})
+        files.write_json(str(path), {"auroc": float("nan")})
     assert json.loads(path.read_text())["steps"] == {"gan": 3}
 
 
@@ -241,7 +244,7 @@ def test_hostile_names_stay_inside_and_are_escaped(tmp_path):
 
 
 def test_safe_names_are_unique_where_case_is_ignored():
-    safe = report.safe_names(["a/b", "a b", "A?B", "a_b_1", ""])
+    safe = files.safe_names(["a/b", "a b", "A?B", "a_b_1", ""])
     assert list(safe.values()) == ["a_b", "a_b_1", "A_B_2", "a_b_1_1", ""]
 
 

@@ -11,11 +11,11 @@ from etils import epath
 
 from engine import checkpoint
 from engine.batches import streamed
-from engine.logs import read_metrics
+from engine.log import read_metrics
 from engine.method import Aux, Method, Stage, descend, init_state
-from engine.reuse import reuse as take_over
 from engine.train import Every, train
 from engine.workdir import claim
+from engine.workdir import reuse as take_over
 
 STAGES = {"one": 4, "two": 3}
 FREE = ("data.root", "name", "method", "score")

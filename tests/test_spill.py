@@ -6,11 +6,12 @@ import os
 import numpy as np
 import pytest
 
-from engine import spill
+from storage.files import write_npz
+from storage.rows import Bytes, temporary
 
 
 def filled(folder, arrays):
-    rows = spill.Rows(str(folder))
+    rows = temporary(str(folder))
     for array in arrays:
         rows.append(array)
     return rows
@@ -37,9 +38,9 @@ def test_rows_are_indexed_as_an_array(tmp_path, dtype, shape):
 
 def test_the_file_is_in_the_folder_without_a_name(tmp_path):
     rows = filled(tmp_path, [np.zeros((4, 100))])
-    assert os.fstat(rows._number).st_dev == os.stat(tmp_path).st_dev
-    assert os.fstat(rows._number).st_size == 3200 and not list(tmp_path.iterdir())
-    number = rows._number
+    number = rows._file._number
+    assert os.fstat(number).st_dev == os.stat(tmp_path).st_dev
+    assert os.fstat(number).st_size == 3200 and not list(tmp_path.iterdir())
     del rows
     with pytest.raises(OSError):
         os.fstat(number)
@@ -60,7 +61,7 @@ def test_an_archive_is_what_numpy_writes(tmp_path):
     maps = np.random.default_rng(0).random((5, 4, 3)).astype(np.float32)
     rows = filled(tmp_path, [maps[:2], maps[2:]])
     path = tmp_path / "x.npz"
-    spill.write_npz(str(path), {"maps": rows, "map_max": np.float32(2), "none": maps[:0]})
+    write_npz(str(path), {"maps": rows, "map_max": np.float32(2), "none": maps[:0]})
     with np.load(path, allow_pickle=False) as found:
         assert sorted(found) == ["map_max", "maps", "none"]
         np.testing.assert_array_equal(found["maps"], maps, strict=True)
@@ -80,9 +81,9 @@ def test_an_archive_is_written_as_a_whole_or_not_at_all(tmp_path, monkeypatch, e
         raise error
 
     with monkeypatch.context() as patch:
-        patch.setattr(spill.Rows, "_read", fail)
+        patch.setattr(Bytes, "read", fail)
         with pytest.raises(error):
-            spill.write_npz(str(path), {"maps": rows})
+            write_npz(str(path), {"maps": rows})
     assert os.listdir(tmp_path) == ["x.npz"] and path.read_text() == "old"
-    spill.write_npz(str(path), {"maps": rows})
+    write_npz(str(path), {"maps": rows})
     assert os.listdir(tmp_path) == ["x.npz"]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from engine import threshold
+from evaluation import threshold
 
 NETWORK = {"folder": ".", "stage": "encoder", "step": 60, "score": {}}
 
@@ -151,8 +151,8 @@ def test_scores_that_are_not_finite():
 
 def test_the_file_gives_the_same_bits(tmp_path):
     found = calibrated(np.random.default_rng(0).random(21))
-    threshold.write(str(tmp_path), found, NETWORK)
-    assert threshold.read(str(tmp_path), NETWORK) == found
+    threshold.write_threshold(str(tmp_path), found, NETWORK)
+    assert threshold.read_threshold(str(tmp_path), NETWORK) == found
     content = json.loads((tmp_path / "threshold.json").read_text())
     assert content["guaranteed"] and content["statement"] == threshold.statement(found)
 
@@ -164,10 +164,10 @@ def test_after_tuning_on_the_same_images_nothing_is_guaranteed():
 
 def test_a_file_of_other_networks_is_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match="--mode=evaluate"):
-        threshold.read(str(tmp_path), NETWORK)
-    threshold.write(str(tmp_path), calibrated(range(21)), NETWORK)
+        threshold.read_threshold(str(tmp_path), NETWORK)
+    threshold.write_threshold(str(tmp_path), calibrated(range(21)), NETWORK)
     with pytest.raises(ValueError, match="other networks .*--mode=evaluate"):
-        threshold.read(str(tmp_path), NETWORK | {"step": 80})
+        threshold.read_threshold(str(tmp_path), NETWORK | {"step": 80})
 
 
 @pytest.mark.parametrize(
@@ -175,11 +175,11 @@ def test_a_file_of_other_networks_is_refused(tmp_path):
     [("threshold", None), ("threshold", "NaN"), ("calibration_scores", [2, 1]), ("interval", 3)],
 )
 def test_a_damaged_file_is_refused(tmp_path, name, value):
-    threshold.write(str(tmp_path), calibrated(range(21)), NETWORK)
+    threshold.write_threshold(str(tmp_path), calibrated(range(21)), NETWORK)
     path = tmp_path / "threshold.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {name: value}))
     with pytest.raises(ValueError, match="is damaged .*--mode=evaluate"):
-        threshold.read(str(tmp_path), NETWORK)
+        threshold.read_threshold(str(tmp_path), NETWORK)
     path.write_text("{")
     with pytest.raises(ValueError, match="is damaged"):
-        threshold.read(str(tmp_path), NETWORK)
+        threshold.read_threshold(str(tmp_path), NETWORK)

@@ -12,12 +12,12 @@ import pytest
 
 from engine import checkpoint, parallel
 from engine.batches import resident, resident_if_it_fits, streamed
-from engine.logs import read_metrics
+from engine.log import read_metrics
 from engine.method import Aux, Method, Score, Stage, descend, init_state
-from engine.scoring import restore_scorer, score_all
 from engine.train import Every, dispatches, due, stage_seed, train
 from engine.workdir import claim as claim_workdir
 from engine.workdir import read_config
+from evaluation.scoring import restore_scorer, score_all
 
 
 @pytest.mark.parametrize(

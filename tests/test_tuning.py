@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from engine import tuning
 from engine.method import Score, Tuning
+from evaluation import tuning
 
 
 def corrupt(rng, images):
@@ -82,20 +82,20 @@ def test_what_cannot_be_seen_is_no_defect(normal):
 
 
 def test_the_choice_is_written_and_read(normal, tmp_path):
-    assert tuning.chosen(str(tmp_path)) == (str(tmp_path), {})
+    assert tuning.read_choice(str(tmp_path)) == (str(tmp_path), {})
     ranked = tuning.tune(NETWORKS, TUNING, normal, draws=1)
     folders = {"right": "tuning/right", "wrong": "."}
-    content = tuning.write(str(tmp_path), ranked, TUNING, folders, "why")
+    content = tuning.write_tuning(str(tmp_path), ranked, TUNING, folders, "why")
     assert json.loads((tmp_path / "tuning.json").read_text()) == content
     assert len(content["candidates"]) == 8
-    folder, fields = tuning.chosen(str(tmp_path))
+    folder, fields = tuning.read_choice(str(tmp_path))
     assert folder == str(tmp_path / "tuning" / "right")
     assert fields == {"smoothing": 0.0, "image_score": "max"}
-    assert "right: image AUROC 1.000" in tuning.summary(content)
+    assert "right: image AUROC 1.000" in tuning.tuning_summary(content)
 
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"chosen": {}}', '{"chosen": {"folder": 1}}'])
 def test_a_damaged_choice_is_told(tmp_path, text):
     (tmp_path / "tuning.json").write_text(text)
     with pytest.raises(ValueError, match=r"tuning\.json is damaged.*tune again"):
-        tuning.chosen(str(tmp_path))
+        tuning.read_choice(str(tmp_path))

@@ -11,9 +11,10 @@ from test_data import SIZE, make_tree, picture, save, square
 from test_images import bomb
 from test_main import ROOT, program
 
-from commands.checking import check as check_config
+from commands.check import check as check_config
 from configs import fanogan, ssae
-from data import checking, pipeline
+from data import pipeline
+from data.check import check_data
 
 
 def config_of(root, category="part", **data):
@@ -78,7 +79,7 @@ def test_each_image_is_used_as_training_will_use_it(clean, tmp_path, kind, tries
     for calibration, seed in ((0.1, 0), (0.1, 7), (0.34, 1), (0.02, 2), (0, 0)):
         split = {"calibration": calibration, "seed": seed, **options}
         with tries("--mode=check counts and names each image as training then uses it"):
-            report = checking.check("part", root, SIZE, **split)
+            report = check_data("part", root, SIZE, **split)
             splits = pipeline.load("part", root, SIZE, data_dir=prepared, **split)
             assert by_use(report.images) == by_use_of(splits)
             assert len(report.images) == sum(len(part.paths) for part in splits[:3])
@@ -354,7 +355,7 @@ def test_it_takes_little_memory_no_device_and_no_tensorflow(clean, tmp_path):
         os.link(large, large.with_name(f"large{index}.png"))
     code = f"""
 import pathlib, sys
-import commands.checking
+import commands.check
 from configs import fanogan
 from jax._src import xla_bridge
 
@@ -365,7 +366,7 @@ def peak():
 config = fanogan.get_config("part")
 config.data.root = {str(tmp_path)!r}
 before = peak()
-assert commands.checking.check(config, "") == 0
+assert commands.check.check(config, "") == 0
 assert peak() - before < 250, peak() - before
 assert not xla_bridge._backends
 assert not [name for name in sys.modules if name.startswith("tensorflow")]

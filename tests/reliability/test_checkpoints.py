@@ -8,7 +8,8 @@ import pytest
 from absl import logging
 from test_train import go, toy
 
-from engine import checkpoint, sums
+from engine import checkpoint
+from storage.files import SUMS
 
 CHANGES = {
     "cut in half": lambda data, rng: data[: len(data) // 2],
@@ -79,7 +80,7 @@ def test_every_damage_of_every_file_is_found(folder, tmp_path, change, times, tr
                 (line,) = warnings
                 assert "step 3 is used" in line and "\n" not in line
                 # A changed line of sums may be taken for a change of the file it names.
-                assert path.name == sums.FILE or path.relative_to(folder / "4").as_posix() in line
+                assert path.name == SUMS or path.relative_to(folder / "4").as_posix() in line
                 undo()
     warnings.clear()
     assert checkpoint.newest_step(str(tmp_path), "toy") == 4 and not warnings
@@ -166,7 +167,7 @@ def test_sha256sum_agrees(folder):
     """Coreutils' program, where there is one, as an independent reader."""
     if not shutil.which("sha256sum"):
         pytest.skip("no sha256sum")
-    command = ["sha256sum", "--check", "--strict", sums.FILE]
+    command = ["sha256sum", "--check", "--strict", SUMS]
     done = subprocess.run(command, cwd=folder / "4", capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count(": OK") == len(files(folder / "4")) - 1

@@ -11,7 +11,7 @@ from conftest import shrink
 from configs import fanogan
 from engine import checkpoint
 from engine.batches import streamed
-from engine.method import make
+from engine.make import make
 from engine.train import Every, train
 
 _LOG, _SAVE = 4, 2  # steps

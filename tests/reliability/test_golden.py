@@ -11,7 +11,8 @@ from jax import export
 from safetensors.numpy import load_file
 
 import commands
-from engine import checkpoint, sums
+from engine import checkpoint
+from storage import files
 
 GOLDEN = sorted(path for path in (Path(__file__).parents[1] / "golden").iterdir() if path.is_dir())
 
@@ -47,7 +48,7 @@ def export_is_whole(folder):
 @pytest.mark.promise("R18", "training goes on from a checkpoint of an earlier version")
 def test_old_states_are_read_with_their_optimisers(folder):
     from configs.workdir import get_config
-    from engine.method import make
+    from engine.make import make
 
     config = get_config(str(folder / "workdir"))
     stage = make(config.method, config).stages[-1]
@@ -65,4 +66,4 @@ def test_old_states_are_read_with_their_optimisers(folder):
         ):
             np.testing.assert_array_equal(a, b)
     (step,) = (folder / "workdir/checkpoints" / stage.name).iterdir()
-    assert sums.damage(step) == ""
+    assert files.damage(step) == ""

@@ -16,8 +16,9 @@ from test_main import picture
 
 import commands
 from configs import fanogan
-from engine.page import text
-from engine.report import FORMULA, write_scores
+from evaluation.results import write_scores
+from report.page import text
+from storage.files import FORMULA
 
 NAMES = [
     "a b",

@@ -16,7 +16,8 @@ from PIL import EpsImagePlugin, Image
 from test_data import picture, save
 from test_main import ROOT
 
-from data import checking, images, photos, pipeline
+from data import images, photos, pipeline
+from data.check import check_data
 
 SIZE = 16
 PIXELS = picture(0)
@@ -133,7 +134,7 @@ def root(tmp_path):
 
 
 def check(root):
-    return checking.check("part", root, SIZE, calibration=0.34, seed=0)
+    return check_data("part", root, SIZE, calibration=0.34, seed=0)
 
 
 def assert_refused(root, path, reason):
@@ -208,7 +209,7 @@ root, file = sys.argv[1:]
 photos.read(root + "/part/train/good/0.png", 16)
 before = peak()
 print(photos.read(file, 16).reason)
-print(*checking.check("part", root, 16, calibration=0, seed=0).problems)
+print(*check_data("part", root, 16, calibration=0, seed=0).problems)
 print(peak() - before)
 """
 

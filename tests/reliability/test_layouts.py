@@ -14,7 +14,7 @@ from test_parallel import shards, states
 
 from configs import ae, fanogan, ssae
 from engine import parallel
-from engine.method import make
+from engine.make import make
 
 __all__ = ["root"]
 _CONFIGS = {"f-AnoGAN": fanogan, "AE": ae, "SSAE": ssae}

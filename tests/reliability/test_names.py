@@ -7,8 +7,7 @@ import sys
 import pytest
 from test_main import ROOT, fails
 
-from engine.method import make
-from engine.names import resolve
+from engine.make import make, resolve
 
 CONFIGS = sorted(path.stem for path in (ROOT / "configs").glob("*.py"))
 HOSTILE = {
@@ -23,7 +22,7 @@ HOSTILE = {
     "what a method imports": dict(fn="fanogan_jax.losses:jnp.save", file="{trace}", arr=1),
     "what Optax imports": dict(fn="optax:adam.__globals__.get", key="x"),
     "a loader": dict(fn="fanogan_jax.losses:__loader__.set_data", path="{trace}", data="x"),
-    "this program": dict(fn="engine.logs:write_text", path="{trace}", text="x"),
+    "this program": dict(fn="engine.log:write_text", path="{trace}", text="x"),
     "this program, through a method": dict(fn="fanogan_jax.losses:residuals.squared"),
     "another mode": dict(fn="commands:export", workdir="{trace}", output="{trace}"),
     "the program itself": dict(fn="main:main", argv=[]),

@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 from test_main import ROOT, picture, save
 
-from commands import tuning as tune_command
+from commands import tune as tune_command
 from configs import ssae
 from data import decoded, pipeline
-from engine import comparison_runs, official, tuning
+from evaluation import official, tuning
+from evaluation.results import Run, read_predictions
 
 MODULES = set("pickle marshal shelve dill cloudpickle joblib urllib requests http socket".split())
 CALLS = {"eval", "exec", "compile", "__import__", "os.system", "os.popen", "torch.load"}
@@ -129,7 +130,7 @@ def test_a_decoded_copy_is_never_unpickled(tmp_path, tries):
         save(tmp_path / f"photos/{index}.png", picture(np.random.default_rng(index)))
     pipeline.load("mine", "", 16, data_dir=tmp_path, folder=tmp_path / "photos")
     (path,) = (tmp_path / "decoded").iterdir()
-    assert len(decoded.read(str(path)).train.paths) == 4
+    assert len(decoded.read_decoded(str(path)).train.paths) == 4
     with np.load(path, allow_pickle=False) as file:
         arrays = dict(file)
     for name in arrays:
@@ -137,7 +138,7 @@ def test_a_decoded_copy_is_never_unpickled(tmp_path, tries):
         write_trap(path, name, tmp_path / "trace", **others)
         with tries("a file of a workdir or data set with a pickle inside is refused"):
             with pytest.raises(ValueError, match=r"mine_16px.npz .*(allow_pickle=False|is object)"):
-                decoded.read(str(path))
+                decoded.read_decoded(str(path))
             assert not (tmp_path / "trace").exists()
 
 
@@ -148,10 +149,10 @@ def test_predictions_are_never_unpickled(tmp_path, name, tries):
     arrays.pop(name, None)
     write_trap(tmp_path / "predictions.npz", name, tmp_path / "trace", **arrays)
     none = np.zeros(0)
-    run = comparison_runs.Run(str(tmp_path), "", "", 0, {}, {}, [], [], none, none)
+    run = Run(str(tmp_path), "", "", 0, {}, {}, [], [], none, none)
     with tries("a file of a workdir or data set with a pickle inside is refused"):
         with pytest.raises(ValueError, match=r"predictions.npz is damaged .*allow_pickle=False"):
-            comparison_runs.read_predictions(run)
+            read_predictions(run)
         assert not (tmp_path / "trace").exists()
 
 
@@ -183,14 +184,14 @@ def test_networks_are_never_taken_from_elsewhere(folder, tmp_path, tries):
     (tmp_path / tuning.TUNING_FILE).write_text(json.dumps(choice))
     with tries("a name from data that leads out of the workdir is refused"):
         with pytest.raises(ValueError, match="is not in the workdir"):
-            tuning.chosen(str(tmp_path))
+            tuning.read_choice(str(tmp_path))
 
 
 def test_networks_are_taken_from_where_tuning_put_them(tmp_path):
     for folder in (".", "tuning/corrupted_weight=0.1"):
         choice = {"chosen": {"folder": folder, "score": {}}}
         (tmp_path / tuning.TUNING_FILE).write_text(json.dumps(choice))
-        assert tuning.chosen(str(tmp_path))[0] == os.path.normpath(tmp_path / folder)
+        assert tuning.read_choice(str(tmp_path))[0] == os.path.normpath(tmp_path / folder)
 
 
 @pytest.mark.promise("R15", "a name from data that leads out of the workdir is refused")

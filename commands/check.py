@@ -1,0 +1,108 @@
+"""Says what a data set holds and how a config would use it, before anything is trained."""
+
+import os
+from collections.abc import Iterator
+from functools import partial
+from typing import Any
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from commands import inputs
+from commands.train import false_alarm_rate
+from data import pipeline
+from data.check import HELD_OUT, check_data
+from data.images import one_line
+from engine.make import resolve
+from evaluation import threshold
+
+
+def check(config: ConfigDict, workdir: str) -> int:
+    """Prints what there is, how each image would be used, and all that is wrong.
+
+    Every image and mask is decoded. Nothing is written, and no device is started.
+
+    Args:
+      config: is left as it is.
+      workdir: where the images of the category 'demo' lie; else it may be ''.
+
+    Returns:
+      How many problems there are that training would end with.
+
+    Raises:
+      ValueError, OSError: there is no such data set, or a folder cannot be listed.
+    """
+    config = ConfigDict(config.to_dict())
+    inputs.place(config, workdir)
+    problems = []
+    if config.data.category == "demo" and not (workdir and os.path.isdir(config.data.root)):
+        print("The images of 'demo' are made when a run starts: there are none to check.")
+    else:
+        problems += _check_images(config)
+    problems += _config_problems(config)
+    for problem in problems:
+        print(f"problem: {problem}")
+    print(
+        f"{len(problems)} problems, with which no training begins."
+        if problems
+        else "No problem found."
+    )
+    return len(problems)
+
+
+def _check_images(config: ConfigDict) -> list[str]:
+    """Prints what `check_data` finds, but for the problems, which it returns."""
+    report = check_data(
+        config.data.category,
+        config.data.root,
+        config.data.image_size,
+        calibration=config.data.calibration,
+        seed=config.seed,
+        folder=config.data.get("folder", ""),
+    )
+    for line in report.found:
+        print(line)
+    count = sum(image.use == HELD_OUT for image in report.images)
+    warnings, problems = list(report.warnings), list(report.problems)
+    try:
+        rate = false_alarm_rate(config)
+        if said := threshold.shortfall(rate, count):
+            warnings.append(said)
+        else:
+            lowest, asked = threshold.percent(1 / (count + 1)), threshold.percent(rate)
+            print(
+                f"{count} held-out images can guarantee a false-alarm rate of {lowest} or more; "
+                f"{asked} is asked for."
+            )
+    except ValueError as error:
+        problems.append(one_line(error))
+    for warning in warnings:
+        print(f"warning: {warning}")
+    return problems
+
+
+def _config_problems(config: ConfigDict) -> list[str]:
+    """What else training would refuse, so far as no network need be made to know it."""
+    size = config.data.image_size
+    blank = np.broadcast_to(np.uint8(0), (1, size, size, 3))
+    attempts = [
+        *(partial(resolve, name) for name in _named(config.to_dict())),
+        partial(pipeline.train_draws, blank, **inputs.augmentation(config)),
+        partial(inputs.load_textures, config),
+    ]
+    problems = []
+    for attempt in attempts:
+        try:
+            attempt()
+        except (ValueError, OSError) as error:
+            problems.append(one_line(error))
+    return problems
+
+
+def _named(section: dict[str, Any]) -> Iterator[str]:
+    """What the sections of a config name to be called."""
+    for key, value in section.items():
+        if isinstance(value, dict):
+            yield from _named(value)
+        elif key == "fn":
+            yield value

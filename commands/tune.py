@@ -1,0 +1,76 @@
+"""Chooses how to score, on made-up defects."""
+
+import os
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from commands import inputs
+from commands.runs import rejoin, require_finished
+from commands.train import train_stages
+from data import pipeline
+from engine import parallel
+from engine.make import make
+from evaluation import tuning
+from evaluation.scoring import restore
+
+
+def tune(config: ConfigDict, workdir: str) -> dict[str, Any]:
+    """Chooses network and score on held-out normal images with made-up defects.
+
+    Writes `workdir/tuning.json`, where `run` finds it. A network is trained for each weight of the
+    loss in `config.tuning.corrupted_weights` besides the workdir's own, below `workdir/tuning/`; an
+    interrupted one goes on. No test image is opened. Of several processes the main one alone
+    chooses.
+
+    Raises:
+      ValueError, OSError, FloatingPointError: one line that says what is wrong and the way out.
+    """
+    method = make(config.method, config)
+    if method.tuning is None:
+        raise ValueError(
+            f"{config.name} leaves nothing to tune: --mode=tune is for configs/ssae.py"
+        )
+    inputs.place(config, workdir)
+    rejoin(config, workdir)
+    require_finished(method, restore(method, workdir)[1], workdir)
+    splits = inputs.read(config, test=False)
+    if not len(splits.calibration.images):
+        raise ValueError(
+            "no normal images are held out to tune on: train with data.calibration > 0"
+        )
+    folders = _trained_weights(config, workdir, splits)
+    if not parallel.is_main():
+        return {}
+    networks = {
+        name: restore(method, os.path.join(workdir, folder))[0] for name, folder in folders.items()
+    }
+    held_out = splits.calibration.images
+    ranked = tuning.tune(
+        networks,
+        method.tuning,
+        next(pipeline.eval_batches(held_out, len(held_out))),
+        draws=config.tuning.draws,
+    )
+    why = (
+        "largest mean of image AUROC and pixel average precision, on "
+        f"{config.tuning.draws} made-up defects in each of {len(held_out)} held-out normal images; "
+        "no test image was seen"
+    )
+    content = tuning.write_tuning(workdir, ranked, method.tuning, folders, why)
+    print(tuning.tuning_summary(content))
+    return content
+
+
+def _trained_weights(config: ConfigDict, workdir: str, splits: pipeline.Splits) -> dict[str, str]:
+    """Name -> folder below the workdir of a network for each weight of the loss, the own first."""
+    loss = config.training.loss
+    folders = {f"corrupted_weight={loss.get('corrupted_weight')}": "."}
+    weights = config.tuning.corrupted_weights if "corrupted_weight" in loss else ()
+    for weight in map(float, weights):  # a text from a stranger's config could name any folder
+        if (name := f"corrupted_weight={weight}") not in folders:
+            folders[name] = os.path.join("tuning", name)
+            variant = config.copy_and_resolve_references()
+            variant.training.loss.corrupted_weight = weight
+            train_stages(variant, os.path.join(workdir, folders[name]), splits)
+    return folders

@@ -1,0 +1,225 @@
+"""Decides on new images with a threshold, and writes what came out as it goes, image by image.
+
+    output/predictions.csv, predictions.jsonl    a row per image, also of one that cannot be read
+           heat_maps/, overlays/, masks/         <row>_<name>.png of each, as in column `pictures`
+
+Memory does not grow with the number of images: rows are written and forgotten.
+"""
+
+import csv
+import json
+import os
+import re
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple, Protocol
+
+import jax
+import numpy as np
+from absl import logging
+from PIL import Image
+from tqdm import tqdm
+
+from engine.method import Score
+from evaluation.maps import Region, largest_region, resize
+from evaluation.threshold import Threshold, p_values
+from report import heat
+from storage.files import as_text
+
+ROWS = ("predictions.csv", "predictions.jsonl")
+PICTURES = ("heat_maps", "overlays", "masks")
+REGION = tuple(f"region_{name}" for name in Region._fields)
+COLUMNS = ("path", "decision", "score", "threshold", "p_value", *REGION, "pictures", "reason")
+DECISIONS = GOOD, DEFECTIVE, UNREADABLE = "good", "defective", "unreadable"
+_SILENCE = 10  # seconds between two lines of the log, where there is no progress bar
+
+
+class Photo(Protocol):
+    """An image file, read for scoring."""
+
+    @property
+    def path(self) -> str:
+        """Where it lies."""
+
+    @property
+    def pixels(self) -> np.ndarray | None:
+        """What the networks see, uint8 [S, S, 3]; None where it could not be read."""
+
+    @property
+    def shown(self) -> np.ndarray | None:
+        """What people see, uint8 [h, w, 3]."""
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """The file's own height and width."""
+
+    @property
+    def reason(self) -> str:
+        """Why it could not be read, or ''."""
+
+
+class Prediction(NamedTuple):
+    """What is said of one image; of an unreadable one, there is a reason and no number."""
+
+    path: str
+    decision: str  # 'good', 'defective' or 'unreadable'
+    threshold: float  # defective: a higher score
+    score: float | None = None  # in the method's own units
+    p_value: float | None = None  # how probably a good image scores as high
+    region: Region | None = None  # the largest marked one, in the file's pixels, if any is
+    map: np.ndarray | None = None  # float32 [S, S]
+    reason: str = ""
+
+
+def predict(
+    scorer: Callable[[np.ndarray], Score],
+    photos: Sequence[Photo],
+    threshold: Threshold,
+    batch_size: int,
+) -> list[Prediction]:
+    """Decides on `photos`, at most `batch_size` of them, which are scored as one padded batch.
+
+    Args:
+      scorer: of pixels, uint8 [batch_size, S, S, 3].
+      photos: in any order; a prediction does not depend on the others.
+      threshold: of the same networks.
+      batch_size: of the one shape that the scorer is compiled for.
+    """
+    readable = [photo.pixels for photo in photos if photo.pixels is not None]
+    scores: Any = iter(())
+    if readable:
+        padding = [(0, batch_size - len(readable)), (0, 0), (0, 0), (0, 0)]
+        score = jax.device_get(scorer(np.pad(np.stack(readable), padding)))
+        scores = zip(score.image, score.map, strict=True)
+    return [
+        Prediction(photo.path, UNREADABLE, threshold.threshold, reason=photo.reason)
+        if photo.pixels is None
+        else _decide(photo, threshold, *next(scores))
+        for photo in photos
+    ]
+
+
+def _decide(photo: Photo, threshold: Threshold, score: Any, values: np.ndarray) -> Prediction:
+    if not (np.isfinite(score) and np.isfinite(values).all()):
+        reason = "the networks give no finite score"
+        return Prediction(photo.path, UNREADABLE, threshold.threshold, reason=reason)
+    score = float(score)  # the threshold has more digits than float32 holds
+    mask = resize(values, photo.size) > threshold.pixel_threshold
+    return Prediction(
+        photo.path,
+        DEFECTIVE if score > threshold.threshold else GOOD,
+        threshold.threshold,
+        score=score,
+        p_value=float(p_values(threshold, score)),
+        region=largest_region(mask),
+        map=values,
+    )
+
+
+def predict_all(
+    scorer: Callable[[np.ndarray], Score],
+    batches: Iterable[Sequence[Photo]],
+    threshold: Threshold,
+    output: str,
+    *,
+    batch_size: int,
+    total: int,
+) -> Counter:
+    """Decides on every image and writes rows and pictures into the folder `output`.
+
+    One bad image costs its own row: it is listed with the reason, and the next is scored.
+
+    Args:
+      scorer: as for `predict`.
+      batches: of at most `batch_size` photos each.
+      threshold: of the same networks.
+      output: made if need be.
+      batch_size: as for `predict`.
+      total: number of all photos, for the progress bar.
+
+    Returns:
+      How often each decision was made.
+
+    Raises:
+      FileExistsError: `output` holds predictions.
+      OSError: it cannot be written; rows that were written stay.
+    """
+    claim(output)
+    for name in PICTURES:
+        os.makedirs(os.path.join(output, name), exist_ok=True)
+    counts: Counter = Counter()
+    table_path, lines_path = (os.path.join(output, name) for name in ROWS)
+    bar = tqdm(total=total, unit=" images", disable=not sys.stderr.isatty())
+    # Bytes of file names that are no UTF-8 are written as they were.
+    options: Any = {"encoding": "utf-8", "errors": "surrogateescape", "newline": ""}
+    with open(table_path, "x", **options) as table, open(lines_path, "x", **options) as lines, bar:
+        rows = csv.writer(table, lineterminator="\n")
+        rows.writerow(COLUMNS)
+        for photos in batches:
+            made = predict(scorer, photos, threshold, batch_size)
+            for photo, prediction in zip(photos, made, strict=True):
+                name = _picture_name(counts.total(), photo.path)
+                row = _row(prediction, name)
+                rows.writerow(map(_cell, row.values()))
+                lines.write(json.dumps(row, allow_nan=False) + "\n")
+                if prediction.map is not None:
+                    _write_pictures(output, name, photo, prediction.map, threshold)
+                counts[prediction.decision] += 1
+            table.flush()
+            lines.flush()
+            bar.update(len(photos))
+            if bar.disable:
+                said = (counts.total(), total, counts[DEFECTIVE], counts[UNREADABLE])
+                text = "%d of %d images: %d defective, %d unreadable"
+                logging.log_every_n_seconds(logging.INFO, text, _SILENCE, *said)
+    return counts
+
+
+def claim(output: str) -> None:
+    """Raises FileExistsError where `output` holds predictions, which would be mixed with others."""
+    for name in ROWS:
+        if os.path.lexists(path := os.path.join(output, name)):
+            raise FileExistsError(f"{path} exists: choose another --output, or remove it")
+
+
+def _row(prediction: Prediction, pictures: str) -> dict[str, Any]:
+    region = prediction.region or [None] * len(Region._fields)
+    return {
+        "path": prediction.path,
+        "decision": prediction.decision,
+        "score": prediction.score,
+        "threshold": prediction.threshold,
+        "p_value": prediction.p_value,
+        **dict(zip(REGION, region, strict=True)),
+        "pictures": None if prediction.map is None else pictures,
+        "reason": prediction.reason or None,
+    }
+
+
+def _cell(value: Any) -> Any:
+    """A float so that reading it gives the same bits, a name so that no spreadsheet runs it."""
+    if value is None:
+        return ""
+    return as_text(value) if isinstance(value, str) else repr(value)
+
+
+def _picture_name(row: int, path: str) -> str:
+    """A file name that no other row has, with A-Z, a-z, 0-9, _ and - of the path's last part."""
+    stem = os.path.splitext(os.path.basename(path))[0]
+    return f"{row:06d}_{re.sub('[^A-Za-z0-9_-]', '_', stem)[:64]}"
+
+
+def _write_pictures(
+    output: str, name: str, photo: Photo, values: np.ndarray, threshold: Threshold
+) -> None:
+    """Map and overlay as large as the image is shown, and the mask as large as the file."""
+    shown = np.asarray(photo.shown)
+    large = resize(values, shown.shape[:2])
+    pictures = [
+        heat.coloured(large, threshold.map_max),
+        heat.overlay(shown, large, threshold.map_max),
+        resize(values, photo.size) > threshold.pixel_threshold,
+    ]
+    for folder, picture in zip(PICTURES, pictures, strict=True):
+        Image.fromarray(picture).save(os.path.join(output, folder, f"{name}.png"), compress_level=1)

@@ -1,0 +1,1 @@
+"""Judges a run in numbers: scores, metrics, thresholds, and the files that hold them."""

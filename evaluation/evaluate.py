@@ -1,0 +1,114 @@
+"""Scores a test set and says how well it went.
+
+Memory does not grow with the number of images, but for a few kB of each: images are read, and maps
+and reconstructions lie in temporary files, until they are looked at.
+"""
+
+import importlib.metadata
+import platform
+import time
+from collections.abc import Callable, Iterable, Mapping
+from operator import itemgetter
+from typing import Any
+
+import jax
+import numpy as np
+
+from data.decoded import Images
+from engine import parallel
+from engine.log import read_metrics
+from evaluation import metrics, official, threshold
+from evaluation.results import Evaluation, scored_images
+from evaluation.scoring import Scorer, score_to_disk
+from evaluation.threshold import Threshold
+
+_PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "scikit-learn")
+
+
+def evaluate(
+    scorer: Scorer,
+    test: Images,
+    held_out: Images,
+    workdir: str,
+    *,
+    batches: Callable[[Any, int], Iterable[np.ndarray]],
+    batch_size: int,
+    about: Mapping[str, Any],
+    network: Mapping[str, Any],
+    false_alarm_rate: float,
+    pixel_size: int,
+    official_metrics: bool = False,
+) -> Evaluation:
+    """Scores the held-out and the test images, sets the threshold, and takes all metrics.
+
+    Args:
+      scorer: of images in [-1, 1].
+      test: the test set, which may be empty.
+      held_out: good images that training has not seen; they alone set the threshold and the maps'
+        colours.
+      workdir: the run's folder, from which steps and seconds are read; temporary files lie there.
+      batches: (images, most in a batch) -> batches of them, float32 [B, H, W, 3] in [-1, 1].
+      batch_size: so many images are scored at a time.
+      about: what results.json says first, such as method, category and counts.
+      network: which networks and score these are, for threshold.json.
+      false_alarm_rate: for the threshold, in (0, 1).
+      pixel_size: pixel metrics are taken at this height and width; 0: at each mask's own size.
+      official_metrics: whether to take what MVTec AD's script will say, too.
+
+    Raises:
+      ValueError: fewer than two good images are held out, a rate that is none, or a score is not
+        finite.
+    """
+    threshold.require_count(len(held_out.images))
+    normal = score_to_disk(scorer, batches(held_out.images, batch_size), batch_size, workdir)
+    found = threshold.calibrate(normal.image, normal.map, false_alarm_rate)
+    # Without test images there are none of everything, and the metrics say why they are absent.
+    score = jax.tree.map(itemgetter(slice(0)), normal)
+    start = time.perf_counter()  # the scorer was compiled for the held-out images
+    if len(test.images):
+        score = score_to_disk(scorer, batches(test.images, batch_size), batch_size, workdir)
+    seconds = time.perf_counter() - start
+    history = read_metrics(workdir)
+    results = {
+        **about,
+        **_metrics(test, score, pixel_size, workdir),
+        "threshold": _told(found, network),
+        "at_threshold": threshold.rates(found, test.labels, test.defects, score.image),
+        "steps": {line["stage"]: line["step"] for line in history},
+        "seconds": {line["stage"]: round(line["seconds"], 1) for line in history},
+        "seconds_per_image": seconds / len(test.images) if len(test.images) else None,
+        "versions": versions(),
+        "devices": parallel.device_names(),
+    }
+    if official_metrics:
+        results["official"] = official.official_metrics(
+            test.masks, test.labels, score.map, test.sizes, folder=workdir
+        )
+    scored, normal = scored_images(test, score), scored_images(held_out, normal)
+    return Evaluation(results, scored, normal, found, history)
+
+
+def _metrics(test: Images, score: Any, pixel_size: int, workdir: str) -> dict[str, Any]:
+    terms = score.terms.items()
+    pixel = metrics.pixel_metrics(
+        test.masks, score.map, pixel_size, names=test.paths, folder=workdir
+    )
+    return {
+        "image": metrics.image_metrics(test.labels, score.image),
+        "image_terms": {name: metrics.image_metrics(test.labels, term) for name, term in terms},
+        "per_defect": metrics.per_defect(test.labels, test.defects, score.image),
+        "pixel": pixel,
+    }
+
+
+def _told(found: Threshold, network: Mapping[str, Any]) -> dict[str, Any]:
+    """What results.json says of the threshold: all but the scores that it comes from."""
+    content = threshold.content(found, network)
+    content["held_out"] = len(content.pop("calibration_scores"))
+    return content
+
+
+def versions() -> dict[str, str]:
+    """The versions of Python and of the packages that a result depends on."""
+    packages = {name: importlib.metadata.version(name) for name in _PACKAGES}
+    return {"python": platform.python_version(), **packages}

@@ -1,0 +1,175 @@
+"""How well anomaly scores separate good from defective: per image, per defect type, per pixel.
+
+Scores and anomaly maps are NumPy floats in any range, higher = more anomalous; labels are 1 for a
+defective image and 0 for a good one. A metric that cannot be computed is None and comes with a
+`reason` in words; no result is ever NaN. `N` images; masks and maps are `[h, w]` each, and the
+mask of a good image is all False. None stands for the missing mask of a defective image.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+from sklearn.metrics import average_precision_score, roc_auc_score
+
+from evaluation import pixel_curve
+from evaluation.maps import fit
+
+LIMIT = 0.3  # the false-positive rate up to which MVTec AD integrates PRO
+NAMED = 5  # so many images without a mask are named, the others counted
+
+Metrics = dict[str, Any]
+Mask = np.ndarray | None
+
+
+def image_metrics(labels: np.ndarray, scores: np.ndarray) -> Metrics:
+    """AUROC and average precision of the image scores, and the share of defective images.
+
+    Args:
+      labels: int [N], 1 = defective.
+      scores: float [N].
+
+    Returns:
+      {'auroc', 'average_precision', 'prevalence'}, each in [0, 1]; where only one class is present
+      the first two are None and 'reason' says why.
+
+    Raises:
+      ValueError: some scores are NaN or infinite, or labels and scores differ in number.
+    """
+    labels, scores = np.asarray(labels), np.asarray(scores)
+    if labels.shape != scores.shape or labels.ndim != 1:
+        raise ValueError(f"labels {labels.shape} and scores {scores.shape}: both must be [N]")
+    if broken := int((~np.isfinite(scores)).sum()):
+        raise ValueError(f"{broken} of {scores.size} image scores are NaN or infinite")
+    if reason := _one_class(labels):
+        prevalence = float(labels.mean()) if labels.size else None
+        return _absent(reason, prevalence=prevalence)
+    return {
+        "auroc": float(roc_auc_score(labels, scores)),
+        "average_precision": float(average_precision_score(labels, scores)),
+        "prevalence": float(labels.mean()),
+    }
+
+
+def _one_class(labels: np.ndarray) -> str:
+    if not labels.size:
+        return "no test images"
+    if not labels.any():
+        return "no defective test images"
+    return "no good test images" if labels.all() else ""
+
+
+def _absent(reason: str, **others: Any) -> Metrics:
+    return {"auroc": None, "average_precision": None, "prevalence": None, "reason": reason} | others
+
+
+def per_defect(
+    labels: np.ndarray, defects: Sequence[str], scores: np.ndarray
+) -> dict[str, Metrics]:
+    """`image_metrics` of each defect type against all good images, with its number of images.
+
+    Args:
+      labels: int [N], 1 = defective.
+      defects: N names; those of good images are not read.
+      scores: float [N].
+
+    Returns:
+      {defect: {'auroc', 'average_precision', 'prevalence', 'count'}}, by name; 'count' is the
+      number of images of the defect, the prevalence is theirs among them and all good images.
+
+    Raises:
+      ValueError: as `image_metrics`.
+    """
+    labels, scores = np.asarray(labels), np.asarray(scores)
+    names = np.asarray(defects, dtype=object)
+
+    def of(name: str) -> Metrics:
+        mine = (labels == 1) & (names == name)
+        chosen = mine | (labels == 0)
+        return image_metrics(labels[chosen], scores[chosen]) | {"count": int(mine.sum())}
+
+    return {name: of(name) for name in sorted(set(names[labels == 1]))}
+
+
+def pixel_metrics(
+    masks: Sequence[Mask],
+    maps: Iterable[np.ndarray],
+    size: int = 0,
+    *,
+    names: Sequence[str] = (),
+    folder: str | None = None,
+) -> Metrics:
+    """AUROC, average precision and AU-PRO of the anomaly maps over all pixels of all test images.
+
+    `prevalence` is the share of defective pixels. Numbers of different resolutions do not compare.
+    Memory does not grow with the number of images: evaluation/pixel_curve.py.
+
+    Args:
+      masks: N of bool [h, w], all False for a good image; None if the image's mask is missing.
+      maps: N of float [H, W], of which float32 is kept.
+      size: masks are brought to size x size (nearest) and maps too (Pillow's bilinear, which
+        averages when it shrinks); 0 brings the maps to the size of each mask.
+      names: N names of the images, to say which masks are missing.
+      folder: of the temporary files, 8 bytes a pixel; if None, the system's.
+
+    Returns:
+      {'auroc', 'average_precision', 'prevalence', 'au_pro', 'au_pro_limit', 'resolution'}; where
+      the numbers do not exist they are None and 'reason' says why.
+
+    Raises:
+      ValueError: some map holds NaN or infinity, or masks and maps differ in number.
+    """
+    resolution = f"{size} x {size}" if size else "each mask's own size"
+    extra = {"au_pro": None, "au_pro_limit": LIMIT, "resolution": resolution}
+    if reason := _missing(masks, names):
+        return _absent(reason, **extra)
+    present = (mask for mask in masks if mask is not None)
+    pixels = pixel_curve.collect(fit(present, maps, size), folder)
+    if reason := _one_sided(pixels):
+        return _absent(reason, **extra)
+    areas = pixel_curve.areas(pixels, LIMIT)
+    prevalence = pixels.positives / (pixels.positives + pixels.negatives)
+    return extra | areas._asdict() | {"prevalence": prevalence}
+
+
+def au_pro(masks: Sequence[np.ndarray], maps: Sequence[np.ndarray], limit: float = LIMIT) -> float:
+    """Area under the per-region overlap curve up to the false-positive rate `limit`, over `limit`.
+
+    The official definition of MVTec AD (Bergmann et al., IJCV 2021, 10.1007/s11263-020-01400-4):
+    regions are 8-connected components of the masks; PRO is the mean over all regions of the share
+    of their pixels found; the false-positive rate counts all pixels outside regions, good images
+    included. Equal scores are one threshold; the curve is linear in between.
+
+    Args:
+      masks: N of bool [h, w].
+      maps: N of float [h, w], each as large as its mask.
+      limit: in (0, 1].
+
+    Returns:
+      In [0, 1]; a constant map gives limit / 2.
+
+    Raises:
+      ValueError: no region, or no pixel outside regions; shapes differ; NaN or infinite values.
+    """
+    pixels = pixel_curve.collect(zip(masks, maps, strict=True))
+    if reason := _one_sided(pixels):
+        raise ValueError(reason)
+    return pixel_curve.areas(pixels, limit).au_pro
+
+
+def _one_sided(pixels: pixel_curve.Pixels) -> str:
+    if not pixels.positives:
+        return "no defective pixels: no defective test images, or too small at this resolution"
+    return "" if pixels.negatives else "no good pixels: the masks cover every image"
+
+
+def _missing(masks: Sequence[Mask], names: Sequence[str]) -> str:
+    """Says which masks are missing, or ''."""
+    missing = [i for i, mask in enumerate(masks) if mask is None]
+    if not missing:
+        return ""
+    total = sum(1 for mask in masks if mask is None or mask.any())
+    listed = ", ".join(names[i] for i in missing[:NAMED]) if names else ""
+    more = f" and {len(missing) - NAMED} more" if names and len(missing) > NAMED else ""
+    text = f"{len(missing)} of {total} defective images have no mask"
+    return f"{text}: {listed}{more}" if listed else text

@@ -1,0 +1,250 @@
+"""Thresholds from normal images alone: what `n` held-out good images can promise, and no more.
+
+Split-conformal prediction (Vovk, Gammerman, Shafer 2005, 10.1007/b106715; Angelopoulos, Bates,
+arXiv 2107.07511, sections 1 and 3.2). An image is called defective where its score, in the
+method's own units, is above the threshold. Nothing is assumed of the scores; of the images, that
+new good parts come from the same production, and through the same camera, as the `n`.
+"""
+
+import json
+import math
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from fractions import Fraction
+from typing import Any, NamedTuple
+
+import numpy as np
+from scipy import stats
+
+from storage.files import write_text
+
+THRESHOLD_FILE = "threshold.json"
+COVERAGE = 0.95
+# The threshold is a score that a good image had. Another machine's rounding must not lift that
+# image above it, so it lies a little higher: as much as an export's scores may differ.
+ROUNDING = 1e-4
+
+
+class Threshold(NamedTuple):
+    """Where good ends, and what is known of it."""
+
+    false_alarm_rate: float  # asked for, in (0, 1)
+    guaranteed_rate: float  # what holds for the threshold; above what was asked if images are few
+    interval: tuple[float, float]  # 95 %, of the false-alarm rate in the long run
+    threshold: float  # defective: a higher image score
+    pixel_threshold: float  # marked: a higher value of the anomaly map
+    map_max: float  # top of the maps' colour scale
+    calibration_scores: tuple[float, ...]  # of the good images, ascending
+
+
+def require_rate(rate: float) -> None:
+    """Raises ValueError for a false-alarm rate out of (0, 1)."""
+    if not 0 < rate < 1:
+        raise ValueError(
+            f"threshold.false_alarm_rate={rate} is not in (0, 1): set the share of good parts that "
+            "may be called defective, such as 0.05"
+        )
+
+
+def require_count(count: int) -> None:
+    """Raises ValueError for fewer than two good images."""
+    if count < 2:
+        raise ValueError(
+            f"a threshold needs 2 held-out good images at least, and there are {count}: give more "
+            "images, or hold out a larger share, such as --config.data.calibration=0.2"
+        )
+
+
+def needed(rate: float) -> int:
+    """The number of good images from which on `rate` can be guaranteed."""
+    return math.ceil(1 / Fraction(str(rate))) - 1
+
+
+def shortfall(rate: float, count: int) -> str:
+    """What `count` held-out images will not be able to promise of `rate`; '' if nothing.
+
+    Raises:
+      ValueError: as `require_count`.
+    """
+    require_count(count)
+    if count >= (enough := needed(rate)):
+        return ""
+    return (
+        f"{count} good images are held out, which can guarantee a false-alarm rate of "
+        f"{percent(1 / (count + 1))} at the lowest, not the {percent(rate)} asked for: {enough} "
+        "would. --config.data.calibration sets their share."
+    )
+
+
+def calibrate(scores: np.ndarray, maps: Iterable[np.ndarray], rate: float) -> Threshold:
+    """The threshold at which at most a share `rate` of new good images is called defective.
+
+    The k-th smallest of the n scores, k = ceil((n + 1)(1 - rate)): a new good score is as likely in
+    each of the n + 1 gaps between them, so that it is higher with a probability of
+    (n + 1 - k) / (n + 1) at most. Where k would be n + 1, the highest score, the tightest threshold
+    that anything is known of. The long-run rate at a given threshold is Beta(n + 1 - k, k)
+    distributed over the choice of the n images. Pixels likewise, by the highest value of each map.
+
+    Args:
+      scores: float [n] of held-out good images, which training has not seen.
+      maps: n of float [H, W], their anomaly maps.
+      rate: in (0, 1).
+
+    Raises:
+      ValueError: as `require_rate` and `require_count`; or a score or map is not finite.
+    """
+    scores = np.sort(np.asarray(scores, np.float64))
+    require_rate(rate)
+    require_count(count := scores.size)
+    highest = np.sort(np.array([values.max() for values in maps], np.float64))
+    if not (np.isfinite(scores).all() and np.isfinite(highest).all()):
+        raise ValueError("a score of a held-out good image is not finite: train again")
+    above = max(1, math.floor((count + 1) * Fraction(str(rate))))  # n + 1 - k
+    low, high = stats.beta.ppf([(1 - COVERAGE) / 2, (1 + COVERAGE) / 2], above, count + 1 - above)
+    return Threshold(
+        false_alarm_rate=float(rate),
+        guaranteed_rate=above / (count + 1),
+        interval=(float(low), float(high)),
+        threshold=_just_above(scores, count - above),
+        pixel_threshold=_just_above(highest, count - above),
+        map_max=SCALE * max(float(highest[-1]), 1e-6),
+        calibration_scores=tuple(scores.tolist()),
+    )
+
+
+def _just_above(ascending: np.ndarray, index: int) -> float:
+    """A little more than the value at `index`, but no more than half way to the next higher one."""
+    value = float(ascending[index])
+    margin = ROUNDING * abs(value)
+    higher = ascending[ascending > value]
+    return value + (min(margin, (float(higher[0]) - value) / 2) if higher.size else margin)
+
+
+def p_values(threshold: Threshold, scores: np.ndarray) -> np.ndarray:
+    """The probability that a good image scores as high, float [N] in (0, 1] of float [N].
+
+    (1 + the calibration scores that are as high) / (n + 1): of good images, at most a share p has a
+    value of p or less.
+    """
+    scores = np.asarray(scores, np.float64)
+    below = np.searchsorted(threshold.calibration_scores, scores, side="left")
+    count = len(threshold.calibration_scores)
+    return (1 + count - below) / (count + 1)
+
+
+def rates(
+    threshold: Threshold, labels: np.ndarray, defects: Sequence[str], scores: np.ndarray
+) -> dict[str, dict[str, Any]]:
+    """How often the threshold is wrong about labelled images: misses by defect, and false alarms.
+
+    Args:
+      threshold: which no labelled image has had a part in.
+      labels: int [N], 1 = defective.
+      defects: N names.
+      scores: float [N].
+
+    Returns:
+      {name: {'count', 'wrong', 'rate', 'interval'}}: 'good', where wrong is a false alarm, then
+      each defect, where it is a miss; the exact 95 % interval of Clopper and Pearson.
+    """
+    names = np.where(np.asarray(labels) == 0, "good", np.asarray(defects, dtype=object))
+    wrong = (np.asarray(scores, np.float64) > threshold.threshold) != (np.asarray(labels) == 1)
+
+    def of(name: str) -> dict[str, Any]:
+        count, errors = int((names == name).sum()), int(wrong[names == name].sum())
+        interval = stats.binomtest(errors, count).proportion_ci(COVERAGE, "exact")
+        return {
+            "count": count,
+            "wrong": errors,
+            "rate": errors / count,
+            "interval": [float(interval.low), float(interval.high)],
+        }
+
+    defective = sorted(set(names[np.asarray(labels) == 1]))
+    return {name: of(name) for name in (["good"] if (names == "good").any() else []) + defective}
+
+
+def statement(threshold: Threshold, *, tuned: bool = False) -> list[str]:
+    """What the threshold promises, and what it does not, as sentences.
+
+    `tuned`: whether the score was chosen with the help of the same images.
+    """
+    count = len(threshold.calibration_scores)
+    asked, lowest = percent(threshold.false_alarm_rate), percent(1 / (count + 1))
+    low, high = (percent(rate) for rate in threshold.interval)
+    promised = percent(threshold.guaranteed_rate)
+    sentences = [
+        f"An image with a score above {threshold.threshold:.6g} is called defective.",
+        f"Of new good parts, {promised} at most are expected to be called defective, if they come "
+        f"from the same production and camera as the {count} held-out good images.",
+        f"Other {count} images would have given another threshold: in 95 of 100 such choices the "
+        f"false-alarm rate in the long run lies between {low} and {high}.",
+        f"With {count} good images the lowest rate that can be guaranteed is {lowest}.",
+    ]
+    if threshold.guaranteed_rate > threshold.false_alarm_rate:
+        more = needed(threshold.false_alarm_rate)
+        sentences.append(
+            f"The {asked} asked for are NOT guaranteed: that takes {more} held-out good images. "
+            "This is the tightest threshold that these images can vouch for."
+        )
+    if tuned:
+        sentences.append(
+            "The score's settings were chosen with the help of the same images, which these rates "
+            "do not count in: judge them on further good parts."
+        )
+    return sentences
+
+
+def percent(rate: float) -> str:
+    """A share as '4.5 %', with two digits at least: '0.12 %'."""
+    value = 100 * rate
+    return f"{value:.2g} %" if value < 1 else f"{value:.1f} %".replace(".0 %", " %")
+
+
+def content(threshold: Threshold, network: Mapping[str, Any]) -> dict[str, Any]:
+    """What threshold.json holds; `network` says of which networks and score the threshold is."""
+    tuned = bool(network.get("score"))
+    return threshold._asdict() | {
+        "interval": list(threshold.interval),
+        "calibration_scores": list(threshold.calibration_scores),
+        "guaranteed": threshold.guaranteed_rate <= threshold.false_alarm_rate and not tuned,
+        "statement": statement(threshold, tuned=tuned),
+        "network": dict(network),
+    }
+
+
+def write_threshold(workdir: str, threshold: Threshold, network: Mapping[str, Any]) -> None:
+    """Writes `workdir/threshold.json`, as a whole or not at all."""
+    text = json.dumps(content(threshold, network), indent=2, allow_nan=False)
+    write_text(os.path.join(workdir, THRESHOLD_FILE), text + "\n")
+
+
+def read_threshold(workdir: str, network: Mapping[str, Any]) -> Threshold:
+    """What `write_threshold` wrote for the same networks and score.
+
+    Raises:
+      FileNotFoundError: there is none.
+      ValueError: the file is damaged, or of other networks.
+    """
+    path = os.path.join(workdir, THRESHOLD_FILE)
+    remedy = f"run python main.py --mode=evaluate --workdir={workdir}"
+    if not os.path.exists(path):
+        raise FileNotFoundError(f"{path} does not exist: {remedy} first")
+    try:
+        with open(path, encoding="utf-8") as file:
+            content = json.load(file)
+        fields = {name: content[name] for name in Threshold._fields}
+        numbers = [fields["threshold"], fields["pixel_threshold"], fields["map_max"]]
+        scores = tuple(map(float, fields.pop("calibration_scores")))
+        if not np.isfinite([*numbers, *scores]).all() or list(scores) != sorted(scores):
+            raise ValueError("its numbers make no sense")
+        interval = tuple(fields.pop("interval"))
+        found = Threshold(**fields, interval=interval, calibration_scores=scores)
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path} is damaged ({error!r}): {remedy} again") from error
+    if content.get("network") != json.loads(json.dumps(network)):
+        raise ValueError(f"{path} was made with other networks or another score: {remedy} again")
+    return found
+
+
+SCALE = 3.0  # the top of the scale over the highest value of good images: they stay dark

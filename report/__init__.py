@@ -1,0 +1,1 @@
+"""Shows runs: the page of one, the comparison of several, their figures and pictures."""

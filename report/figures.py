@@ -1,0 +1,251 @@
+"""The pictures of a report, drawn by matplotlib straight into PNG files.
+
+`labels` are int `[N]`, 1 = defective; scores float `[N]`, higher = more anomalous. The colours are
+those of Okabe and Ito, which colour-blind readers can tell apart; line styles differ as well.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+from sklearn import metrics
+
+from evaluation.maps import resize
+from evaluation.threshold import SCALE
+from report.heat import HEAT, overlay
+
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+STYLES = ("-", "--", "-.", ":")
+GREY = "#6B6B6B"
+DPI, EXAMPLES_DPI = 150, 100  # a page holds many examples
+NOT_METRICS = ("stage", "step", "steps_per_second", "seconds")
+# Inches on a page of examples: a picture with its gap, without, its caption; titles; colour bar.
+CELL, SIDE, CAPTION, MARGIN, HEAD, BAR = 2.0, 1.92, 0.34, 0.15, 1.0, 1.3
+MAP = "anomaly map"
+Scores = Mapping[str, np.ndarray]  # by name, float [N]
+
+
+def plain(text: str) -> str:
+    """At most 64 characters of `text`, with ? for those that matplotlib's own font may lack."""
+    return "".join(c if c.isprintable() and ord(c) < 0x250 else "?" for c in text[:64])
+
+
+def roc(path: str, labels: np.ndarray, scores: Scores, title: str) -> None:
+    """The ROC curve of each score by name, the first drawn strongest, AUROC in the legend."""
+    figure = Figure(figsize=(5.6, 5.6), dpi=DPI, layout="constrained")
+    draw_roc(figure.add_subplot(), labels, scores, title)
+    figure.savefig(path)
+
+
+def precision_recall(path: str, labels: np.ndarray, scores: Scores, title: str) -> None:
+    """The precision-recall curve of each score by name; the prevalence is a dotted line."""
+    figure = Figure(figsize=(5.6, 5.6), dpi=DPI, layout="constrained")
+    draw_precision_recall(figure.add_subplot(), labels, scores, title)
+    figure.savefig(path)
+
+
+def histogram(
+    path: str,
+    labels: np.ndarray,
+    scores: np.ndarray,
+    held_out: np.ndarray,
+    threshold: float,
+    title: str,
+) -> None:
+    """How the image scores of good, defective and held-out good images are spread."""
+    figure = Figure(figsize=(6.4, 4.2), dpi=DPI, layout="constrained")
+    axes = figure.add_subplot()
+    axes.axvline(threshold, color="black", linestyle="--", label=f"threshold {threshold:.4g}")
+    draw_histogram(axes, labels, scores, title, held_out)
+    figure.savefig(path)
+
+
+def draw_roc(
+    axes: Axes, labels: np.ndarray, scores: Scores, title: str, alike: bool = False
+) -> None:
+    """Draws what `roc` shows into `axes`, all lines alike or the first strongest."""
+    _square(axes, title, "false-positive rate", "true-positive rate")
+    for i, (name, values) in enumerate(scores.items()):
+        x, y, _ = metrics.roc_curve(labels, values)
+        label = f"{plain(name)}: AUROC {metrics.roc_auc_score(labels, values):.3f}"
+        axes.plot(x, y, label=label, **_line(i, alike))
+    axes.plot([0, 1], [0, 1], color=GREY, linewidth=1, linestyle=(0, (2, 3)), label="chance: 0.500")
+    _legend(axes)
+
+
+def draw_precision_recall(
+    axes: Axes, labels: np.ndarray, scores: Scores, title: str, alike: bool = False
+) -> None:
+    """Draws what `precision_recall` shows into `axes`, as `draw_roc` does."""
+    _square(axes, title, "recall (defective parts found)", "precision")
+    for i, (name, values) in enumerate(scores.items()):
+        y, x, _ = metrics.precision_recall_curve(labels, values)
+        area = metrics.average_precision_score(labels, values)
+        label = f"{plain(name)}: average precision {area:.3f}"
+        axes.plot(x, y, drawstyle="steps-post", label=label, **_line(i, alike))
+    prevalence = float(np.mean(labels))
+    label = f"prevalence (chance): {prevalence:.3f}"
+    axes.axhline(prevalence, color=GREY, linewidth=1, linestyle=(0, (2, 3)), label=label)
+    _legend(axes)
+
+
+def draw_histogram(
+    axes: Axes, labels: np.ndarray, scores: np.ndarray, title: str, held_out: Any = ()
+) -> None:
+    """Draws a group per label into `axes`, in shared bins, and one of the scores `held_out`."""
+    bins = np.histogram_bin_edges([*scores, *held_out], bins=30)
+    if 0 < 50 * bins[0] < bins[-1]:  # else all good images would be in the first bin
+        bins = np.geomspace(bins[0], bins[-1], bins.size)
+        axes.set_xscale("log")
+    groups = (
+        ("good", scores[labels == 0], ""),
+        ("defective", scores[labels == 1], "////"),
+        ("held-out good", np.asarray(held_out), "...."),
+    )
+    for colour, (name, mine, hatch) in zip(COLOURS, groups, strict=False):
+        if mine.size:
+            bars = axes.stairs(np.histogram(mine, bins)[0], bins, fill=True, hatch=hatch)
+            bars.set(fc=f"{colour}66", ec=colour, lw=1.4, label=f"{name} ({mine.size} images)")
+    axes.set(xlabel="image score (higher = more anomalous)", ylabel="images", ymargin=0.45)
+    axes.set_title(plain(title), fontsize=11, loc="left", parse_math=False)
+    axes.yaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(fontsize=9, framealpha=0.85, edgecolor="none")
+
+
+def training_curves(path: str, history: Sequence[Mapping[str, Any]], title: str) -> None:
+    """Small multiples of the lines of metrics.jsonl: a block per stage, a panel per metric."""
+    stages: dict[str, dict[str, list[tuple[int, float]]]] = {}
+    for line in history:
+        metrics_of = stages.setdefault(line["stage"], {})
+        for name in line.keys() - NOT_METRICS:
+            points = metrics_of.setdefault(name, [])
+            points.extend([(line["step"], line[name])] if line[name] is not None else [])
+    columns = min(4, max(1, *(len(names) for names in stages.values())))
+    rows = [max(1, math.ceil(len(names) / columns)) for names in stages.values()]
+    size = (max(2.6 * columns, 6.4), sum(rows) * 2.0 + len(rows) * 0.35 + 0.4)
+    figure = Figure(figsize=size, dpi=DPI, layout="constrained")
+    figure.suptitle(plain(title), fontsize=12, x=0.01, ha="left", parse_math=False)
+    blocks = figure.subfigures(len(rows), 1, squeeze=False, height_ratios=[r + 0.2 for r in rows])
+    for block, (stage, names), count in zip(blocks.ravel(), stages.items(), rows, strict=True):
+        block.suptitle(plain(f"stage {stage}"), fontsize=10, x=0.01, ha="left", color=GREY)
+        panels = block.subplots(count, columns, sharex=True, squeeze=False).ravel()
+        for axes, name in zip(panels, sorted(names), strict=False):
+            _curve(axes, name, names[name])
+        for axes in panels[len(names) :]:
+            axes.set_visible(False)
+    figure.savefig(path)
+
+
+def _curve(axes: Axes, name: str, points: Sequence[tuple[int, float]]) -> None:
+    steps, values = zip(*points, strict=True) if points else ((), ())
+    axes.plot(steps, values, color=COLOURS[0], linewidth=1.3, marker="." if len(steps) < 3 else "")
+    axes.set_title(plain(name), fontsize=9, parse_math=False)
+    axes.set_xlabel("step", fontsize=8)
+    axes.set_xlim(left=0)
+    axes.tick_params(labelsize=8, labelbottom=True)
+    axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
+    axes.yaxis.set_major_locator(MaxNLocator(4))
+    axes.yaxis.set_major_formatter("{x:.6g}")  # a common factor above the axis meets the title
+    axes.grid(alpha=0.3, linewidth=0.6)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def examples(
+    path: str,
+    *,
+    images: np.ndarray,
+    reconstructions: np.ndarray | None,
+    maps: np.ndarray,
+    masks: Sequence[np.ndarray | None],
+    captions: Sequence[str],
+    title: str,
+    note: str,
+    map_max: float,
+) -> None:
+    """Rows of image, reconstruction, anomaly map over the image, and mask, with a caption each.
+
+    `images` are uint8 [K, H, W, 3], `reconstructions` the same or None for no such column, `maps`
+    float [K, h, w], `masks` K of bool [h, w] or None where one is missing. The colour scale goes
+    from 0 to `map_max`; `note` is a smaller line below the title.
+    """
+    columns: dict[str, Sequence[np.ndarray | None]] = {"image": list(images)}
+    if reconstructions is not None:
+        columns["reconstruction"] = list(reconstructions)
+    columns |= {MAP: list(images), "mask": masks}
+    size = (CELL * len(columns) + BAR, (CELL + CAPTION) * len(captions) + HEAD)
+    figure = Figure(figsize=size, dpi=EXAMPLES_DPI)
+    for text, font, down in ((title, 12, 0.25), (note, 9, 0.48)):
+        left, bottom = MARGIN / size[0], 1 - down / size[1]
+        figure.text(left, bottom, plain(text), fontsize=font, va="center", parse_math=False)
+    for column, (name, pictures) in enumerate(columns.items()):
+        for row, picture in enumerate(pictures):
+            axes = _box(figure, MARGIN + CELL * column, (CELL + CAPTION) * row, SIDE)
+            draw_picture(axes, picture, maps[row] if name == MAP else None, map_max)
+            axes.set_title("" if row else name, fontsize=10, pad=5)
+            caption = "" if column else plain(captions[row])
+            axes.set_xlabel(caption, fontsize=9, loc="left", parse_math=False)
+    _scale(figure, map_max)
+    figure.savefig(path)
+
+
+def _box(figure: Figure, left: float, top: float, width: float) -> Axes:
+    """Axes at so many inches from the left and below the titles, one picture tall."""
+    wide, tall = figure.get_size_inches()
+    bottom = tall - HEAD - top - SIDE
+    return figure.add_axes((left / wide, bottom / tall, width / wide, SIDE / tall))
+
+
+def _scale(figure: Figure, map_max: float) -> None:
+    """The colour bar, right of the first row."""
+    axes = _box(figure, figure.get_size_inches()[0] - BAR + 0.2, 0, 0.14)
+    heat = ScalarMappable(Normalize(0, map_max), HEAT)
+    figure.colorbar(heat, cax=axes, extend="max", ticks=MaxNLocator(4), format="{x:.3g}")
+    axes.axhline(map_max / SCALE, color="white", linewidth=1)
+    axes.set_ylabel("same for all pictures; coloured above the line", fontsize=8)
+    axes.tick_params(labelsize=8)
+
+
+def draw_picture(
+    axes: Axes,
+    picture: np.ndarray | None,
+    anomaly: np.ndarray | None,
+    map_max: float,
+    missing: str = "no mask",
+) -> None:
+    """Draws a picture, or what `report.heat.overlay` makes of it and of a float map [h, w].
+
+    `picture` is bool [H, W] or uint8 [H, W, 3]; for None it says what is `missing`.
+    """
+    axes.set(xticks=[], yticks=[])
+    axes.spines[:].set_color("#B0B0B0")
+    if picture is None:
+        axes.text(0.5, 0.5, missing, ha="center", va="center", color=GREY, fontsize=10)
+        return
+    if anomaly is not None:
+        picture = overlay(picture, resize(anomaly, picture.shape[:2]), map_max)
+    axes.imshow(picture, cmap="gray", vmin=0, vmax=1 if picture.dtype == bool else 255)
+
+
+def _square(axes: Axes, title: str, xlabel: str, ylabel: str) -> None:
+    axes.set(aspect="equal", xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), xlabel=xlabel, ylabel=ylabel)
+    axes.set_title(plain(title), fontsize=11, loc="left", parse_math=False)
+    axes.grid(alpha=0.3, linewidth=0.6)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def _line(i: int, alike: bool) -> dict[str, Any]:
+    """How the i-th line is drawn."""
+    width = 1.8 if alike else 1.4 if i else 2.4
+    colour, style = COLOURS[i % len(COLOURS)], STYLES[i % len(STYLES)]
+    return {"color": colour, "linewidth": width, "linestyle": style, "zorder": 3 - bool(i)}
+
+
+def _legend(axes: Axes) -> None:
+    axes.legend(loc="lower right", fontsize=8.5, framealpha=0.92, edgecolor="none")

@@ -1,0 +1,1 @@
+"""How files come to be whole, and arrays that stay on disk. Knows no other room."""

@@ -79,7 +79,7 @@ def start_both(arguments, workdir, *of_the_second):
 
 
 def arguments(method, images, workdir, *others):
-    """Those of a small run on the images of tests/test_main.py."""
+    """Those of a small run on the images of tests/commands/test_main.py."""
     return [
         *METHODS[method],
         f"--config.data.root={images}",

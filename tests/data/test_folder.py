@@ -12,7 +12,7 @@ from test_data import forbid_opening
 
 from data import pipeline, scan
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 SIZE = 16
 
 

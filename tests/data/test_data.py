@@ -20,7 +20,7 @@ from PIL import Image
 from data import decoded, images, mvtec_ad, pipeline, sampling, scan
 from engine import batches
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 SIZE = 16
 
 

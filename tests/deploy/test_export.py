@@ -23,7 +23,7 @@ from deploy import export, forms, model_card
 from engine.make import make
 from evaluation.scoring import scorer_of
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 SCRIPT = re.compile(r"```python\n# (\w+\.py)\n(.*?)```", re.DOTALL)
 SCRIPTS = dict(SCRIPT.findall((ROOT / "docs" / "export.md").read_text()))
 ONNX = pytest.mark.skipif(

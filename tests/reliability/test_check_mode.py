@@ -7,8 +7,8 @@ import sys
 
 import numpy as np
 import pytest
+from test_bad_images import bomb
 from test_data import SIZE, make_tree, picture, save, square
-from test_images import bomb
 from test_main import ROOT, program
 
 from commands.check import check as check_config

@@ -6,7 +6,7 @@ import subprocess
 
 import numpy as np
 import pytest
-from test_report import FOUND, scored_set, write
+from test_run import FOUND, scored_set, write
 
 from report import gallery
 

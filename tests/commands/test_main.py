@@ -18,7 +18,7 @@ from ml_collections import ConfigDict
 from PIL import Image
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 SMALL = [
     "--config.data.image_size=16",
     "--config.latent=8",

@@ -199,7 +199,8 @@ def test_postscript_starts_no_interpreter(root, monkeypatch, tries):
 
 WATCH = """
 import pathlib, sys
-from data import checking, photos
+from data import photos
+from data.check import check_data
 
 def peak():
     status = pathlib.Path("/proc/self/status").read_text()

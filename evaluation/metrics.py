@@ -6,8 +6,8 @@ defective image and 0 for a good one. A metric that cannot be computed is None a
 mask of a good image is all False. None stands for the missing mask of a defective image.
 """
 
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 from sklearn.metrics import average_precision_score, roc_auc_score
@@ -20,6 +20,43 @@ NAMED = 5  # so many images without a mask are named, the others counted
 
 Metrics = dict[str, Any]
 Mask = np.ndarray | None
+
+
+class Metric(NamedTuple):
+    """A metric of the image scores or of the anomaly maps, wherever metrics are shown."""
+
+    kind: str  # 'image' or 'pixel', its section in results.json
+    name: str  # its key there
+    label: str  # what people read
+    value: Callable[..., Any]  # image: of int labels [N], float scores [N]; pixel: Areas, Pixels
+    in_summary: bool = False  # whether the line on the console has it
+    chance: bool = False  # whether it is of the test set alone: what chance would give
+
+
+METRICS = (
+    Metric("image", "auroc", "image AUROC", roc_auc_score, in_summary=True),
+    Metric("image", "average_precision", "average precision", average_precision_score, True),
+    Metric("image", "prevalence", "prevalence", lambda labels, _: np.mean(labels), True, True),
+    Metric("pixel", "auroc", "pixel AUROC", lambda areas, _: areas.auroc, in_summary=True),
+    Metric(
+        *("pixel", "average_precision", "pixel average precision"),
+        lambda areas, _: areas.average_precision,
+    ),
+    Metric(
+        *("pixel", "prevalence", "pixel prevalence"),
+        lambda _, pixels: pixels.positives / (pixels.positives + pixels.negatives),
+        chance=True,
+    ),
+    Metric("pixel", "au_pro", "AU-PRO", lambda areas, _: areas.au_pro, in_summary=True),
+)
+
+
+def _values(kind: str, *arguments: Any) -> Metrics:
+    return {row.name: float(row.value(*arguments)) for row in METRICS if row.kind == kind}
+
+
+def _absent(kind: str, reason: str) -> Metrics:
+    return {row.name: None for row in METRICS if row.kind == kind} | {"reason": reason}
 
 
 def image_metrics(labels: np.ndarray, scores: np.ndarray) -> Metrics:
@@ -43,12 +80,8 @@ def image_metrics(labels: np.ndarray, scores: np.ndarray) -> Metrics:
         raise ValueError(f"{broken} of {scores.size} image scores are NaN or infinite")
     if reason := _one_class(labels):
         prevalence = float(labels.mean()) if labels.size else None
-        return _absent(reason, prevalence=prevalence)
-    return {
-        "auroc": float(roc_auc_score(labels, scores)),
-        "average_precision": float(average_precision_score(labels, scores)),
-        "prevalence": float(labels.mean()),
-    }
+        return _absent("image", reason) | {"prevalence": prevalence}
+    return _values("image", labels, scores)
 
 
 def _one_class(labels: np.ndarray) -> str:
@@ -57,10 +90,6 @@ def _one_class(labels: np.ndarray) -> str:
     if not labels.any():
         return "no defective test images"
     return "no good test images" if labels.all() else ""
-
-
-def _absent(reason: str, **others: Any) -> Metrics:
-    return {"auroc": None, "average_precision": None, "prevalence": None, "reason": reason} | others
 
 
 def per_defect(
@@ -120,16 +149,14 @@ def pixel_metrics(
       ValueError: some map holds NaN or infinity, or masks and maps differ in number.
     """
     resolution = f"{size} x {size}" if size else "each mask's own size"
-    extra = {"au_pro": None, "au_pro_limit": LIMIT, "resolution": resolution}
+    extra = {"au_pro_limit": LIMIT, "resolution": resolution}
     if reason := _missing(masks, names):
-        return _absent(reason, **extra)
+        return _absent("pixel", reason) | extra
     present = (mask for mask in masks if mask is not None)
     pixels = pixel_curve.collect(fit(present, maps, size), folder)
     if reason := _one_sided(pixels):
-        return _absent(reason, **extra)
-    areas = pixel_curve.areas(pixels, LIMIT)
-    prevalence = pixels.positives / (pixels.positives + pixels.negatives)
-    return extra | areas._asdict() | {"prevalence": prevalence}
+        return _absent("pixel", reason) | extra
+    return _values("pixel", pixel_curve.areas(pixels, LIMIT), pixels) | extra
 
 
 def au_pro(masks: Sequence[np.ndarray], maps: Sequence[np.ndarray], limit: float = LIMIT) -> float:

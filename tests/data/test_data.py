@@ -193,7 +193,7 @@ def test_the_source_is_only_read_and_prepared_once(folder, monkeypatch):
     before = sorted(folder.parent.rglob("*"))
     first = load(folder)
     decoded_copy(folder).unlink()
-    monkeypatch.setattr(mvtec_ad, "check", None)  # would fail if it were called again
+    monkeypatch.setattr(mvtec_ad, "refuse_bad_files", None)  # would fail if it were called again
     second = load(folder)
     assert sorted(folder.parent.rglob("*")) == before
     np.testing.assert_array_equal(first.train.images, second.train.images)

@@ -301,9 +301,9 @@ def test_unused_networks_are_left_out(tmp_path, no_onnx):
 
 
 def test_pixels_are_scaled_as_in_training():
-    pixels = np.arange(256, dtype=np.uint8)
-    np.testing.assert_array_equal(pixels.scaled(pixels), sampling.scale(pixels))
-    np.testing.assert_array_equal(jax.jit(pixels.scaled)(pixels), sampling.scale(pixels))
+    levels = np.arange(256, dtype=np.uint8)
+    np.testing.assert_array_equal(pixels.scaled(levels), sampling.scale(levels))
+    np.testing.assert_array_equal(jax.jit(pixels.scaled)(levels), sampling.scale(levels))
 
 
 def test_the_model_card():

@@ -201,6 +201,8 @@ def test_the_loop_over_critic_batches_is_the_steps_one_by_one(config, images):
 
         return one_by_one, (2, 8)
 
+    spy.__module__ = schedule.__name__  # a config may name nothing that a test defines
+
     def state_after(schedule_fn):
         with mock.patch.object(schedule, "every_n_critic", schedule_fn):
             stage = build(config).stages[0]

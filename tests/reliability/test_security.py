@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from test_main import ROOT, picture, save
 
-from commands import tune as tune_command
+from commands.tune import _trained_weights
 from configs import ssae
 from data import decoded, pipeline
 from evaluation import official, tuning
@@ -199,5 +199,5 @@ def test_a_weight_names_no_folder(tmp_path):
     config = ssae.get_config("demo")
     config.tuning = {"corrupted_weights": ("/../../../elsewhere",)}
     with pytest.raises(ValueError, match="elsewhere"):
-        tune_command._trained_weights(config, str(tmp_path / "w"), None)
+        _trained_weights(config, str(tmp_path / "w"), None)
     assert not list(tmp_path.iterdir())

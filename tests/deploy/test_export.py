@@ -21,6 +21,7 @@ from configs import ae_l2, anogan, fanogan, ssae
 from data import sampling
 from deploy import export, forms, model_card
 from engine.make import make
+from engine.pixels import scaled
 from evaluation.scoring import scorer_of
 
 ROOT = Path(__file__).parents[2]
@@ -302,8 +303,8 @@ def test_unused_networks_are_left_out(tmp_path, no_onnx):
 
 def test_pixels_are_scaled_as_in_training():
     levels = np.arange(256, dtype=np.uint8)
-    np.testing.assert_array_equal(pixels.scaled(levels), sampling.scale(levels))
-    np.testing.assert_array_equal(jax.jit(pixels.scaled)(levels), sampling.scale(levels))
+    np.testing.assert_array_equal(scaled(levels), sampling.scale(levels))
+    np.testing.assert_array_equal(jax.jit(scaled)(levels), sampling.scale(levels))
 
 
 def test_the_model_card():

@@ -50,7 +50,7 @@ def pixels_of(config, count=5):
 
 def untrained(config):
     """The config's method and its networks at step 0."""
-    method = make(config.method, config)
+    method = make(config.method, config, 16)
 
     def init():
         variables = {}

@@ -12,7 +12,7 @@ from configs import fanogan
 from engine import checkpoint
 from engine.batches import streamed
 from engine.make import make
-from engine.train import Every, train
+from engine.train import Every, train_stages
 
 _LOG, _SAVE = 4, 2  # steps
 
@@ -40,7 +40,7 @@ def poisoned(stage, network):
 @pytest.mark.parametrize("network", ["critic", "generator"])
 def test_nothing_that_is_not_finite_is_kept(tmp_path, images, network, tries):
     config = shrink(fanogan.get_config())
-    gan, *_ = (method := make(config.method, config)).stages
+    gan, *_ = (method := make(config.method, config, 16)).stages
     method = method._replace(stages=(poisoned(gan, network),))
     every = Every(_LOG, _SAVE, 100)
     for value in (np.nan, np.inf):
@@ -54,7 +54,7 @@ def test_nothing_that_is_not_finite_is_kept(tmp_path, images, network, tries):
             workdir = str(tmp_path / f"{value} {at}")
             with tries("NaN or infinity in critic or generator: stops, the saved step is finite"):
                 with pytest.raises(FloatingPointError) as error:
-                    train(
+                    train_stages(
                         method, streamed(batches), workdir, seed=0, every=every, examples=images[:4]
                     )
                 said = str(error.value)

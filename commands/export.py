@@ -7,8 +7,7 @@ import numpy as np
 
 from commands import inputs
 from commands.runs import restore_detector
-from deploy.export import export as export_forms
-from deploy.export import require_new_folder
+from deploy.export import require_new_folder, write_export
 from engine.workdir import CONFIG_FILE
 from evaluation import threshold
 
@@ -33,7 +32,7 @@ def export(workdir: str, output: str) -> None:
         results = json.load(file)
     content = threshold.content(detector.threshold, networks.origin)
     files = {threshold.THRESHOLD_FILE: content, CONFIG_FILE: config.to_dict()}
-    export_forms(
+    write_export(
         networks.method,
         networks.variables,
         output,

@@ -36,7 +36,7 @@ def restore_scorer(workdir: str) -> Callable[[str | os.PathLike | np.ndarray], P
         )
         if photo.pixels is None:
             raise ValueError(f"{photo.path}: {photo.reason}")
-        return prediction.predict(scorer, [photo], detector.threshold, 1)[0]
+        return prediction.decide_on(scorer, [photo], detector.threshold, 1)[0]
 
     return score
 
@@ -49,7 +49,7 @@ def predict(workdir: str, pattern: str, output: str) -> int:
     Raises:
       ValueError, OSError: one line that says what is wrong and the way out.
     """
-    prediction.claim(output)
+    prediction.require_new_output(output)
     startup.give_back_memory()
     detector = restore_detector(workdir)
     paths = photos.find(pattern)

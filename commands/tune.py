@@ -20,8 +20,8 @@ def tune(config: ConfigDict, workdir: str) -> dict[str, Any]:
     """Chooses network and score on held-out normal images with made-up defects.
 
     Writes `workdir/tuning.json`, where evaluation finds it. A network is trained for each weight
-    of the loss in `config.tuning.corrupted_weights` besides the workdir's own, in `workdir/tuning/`;
-    an interrupted one goes on. No test image is opened. Of several processes the main one alone
+    of the loss in `config.tuning.corrupted_weights` besides the own one, in `workdir/tuning/`; an
+    interrupted one goes on. No test image is opened. Of several processes the main one alone
     chooses.
 
     Raises:

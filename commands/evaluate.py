@@ -1,6 +1,7 @@
 """Judges a trained run: its threshold, its metrics, its files and its page."""
 
 import os
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from absl import logging
@@ -14,6 +15,7 @@ from engine import parallel, startup
 from engine.workdir import Facts
 from evaluation import evaluate as evaluation
 from evaluation import official, threshold
+from evaluation.metrics import OwnMetric, own_metrics
 from evaluation.results import write_results
 from evaluation.scoring import scorer_of, theory_checks
 from report import summary
@@ -27,6 +29,7 @@ class Judgement(NamedTuple):
     """How a config wants a run to be judged."""
 
     false_alarm_rate: float  # of good parts that may be called defective, in (0, 1)
+    metrics: Mapping[str, OwnMetric]  # the user's own
 
     def warn_of_few(self, count: int) -> None:
         """Says before an hour of training what `count` calibration images cannot promise."""
@@ -37,7 +40,7 @@ class Judgement(NamedTuple):
 def require_judgement(config: ConfigDict) -> Judgement:
     """What the config asks for; ValueError where it makes no sense, so before any training."""
     threshold.require_rate(config.threshold.false_alarm_rate)
-    return Judgement(config.threshold.false_alarm_rate)
+    return Judgement(config.threshold.false_alarm_rate, own_metrics(config.evaluation.metrics))
 
 
 def evaluate(config: ConfigDict, workdir: str, *, save_maps: bool = False) -> dict[str, Any]:
@@ -71,6 +74,7 @@ def evaluate_run(
     if not parallel.is_main():
         return {}
     startup.give_back_memory()
+    judgement = require_judgement(config)
     networks = restore_networks(config, facts, workdir)
     outcome = evaluation.evaluate(
         scorer_of(networks.method, networks.variables),
@@ -81,8 +85,9 @@ def evaluate_run(
         batch_size=_BATCH,
         about=_about(config, splits, networks),
         network=networks.origin,
-        false_alarm_rate=require_judgement(config).false_alarm_rate,
+        false_alarm_rate=judgement.false_alarm_rate,
         pixel_size=config.evaluation.pixel_size,
+        own=judgement.metrics,
         official_metrics=save_maps,
     )
     if save_maps:

@@ -18,6 +18,7 @@ from data.decoded import Images
 from engine import parallel
 from engine.log import read_metrics
 from evaluation import metrics, official, threshold
+from evaluation.metrics import OwnMetric
 from evaluation.results import Evaluation, scored_images
 from evaluation.scoring import Scorer, score_to_disk
 from evaluation.threshold import Threshold
@@ -37,6 +38,7 @@ def evaluate(
     network: Mapping[str, Any],
     false_alarm_rate: float,
     pixel_size: int,
+    own: Mapping[str, OwnMetric],
     official_metrics: bool = False,
 ) -> Evaluation:
     """Scores the held-out and the test images, sets the threshold, and takes all metrics.
@@ -53,6 +55,7 @@ def evaluate(
       network: which networks and score these are, for threshold.json.
       false_alarm_rate: for the threshold, in (0, 1).
       pixel_size: pixel metrics are taken at this height and width; 0: at each mask's own size.
+      own: further metrics by name, as `metrics.own_metrics` gives them.
       official_metrics: whether to take what MVTec AD's script will say, too.
 
     Raises:
@@ -80,11 +83,15 @@ def evaluate(
         "versions": versions(),
         "devices": parallel.device_names(),
     }
+    scored, normal = scored_images(test, score), scored_images(held_out, normal)
+    if own:
+        results["own"] = metrics.own_values(
+            own, scored.labels, np.asarray(scored.scores), scored.maps, scored.masks
+        )
     if official_metrics:
         results["official"] = official.official_metrics(
             test.masks, test.labels, score.map, test.sizes, folder=workdir
         )
-    scored, normal = scored_images(test, score), scored_images(held_out, normal)
     return Evaluation(results, scored, normal, found, history)
 
 

@@ -6,14 +6,16 @@ defective image and 0 for a good one. A metric that cannot be computed is None a
 mask of a good image is all False. None stands for the missing mask of a defective image.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 from sklearn.metrics import average_precision_score, roc_auc_score
 
+from engine.make import resolve
 from evaluation import pixel_curve
 from evaluation.maps import fit
+from storage.rows import Stack
 
 LIMIT = 0.3  # the false-positive rate up to which MVTec AD integrates PRO
 NAMED = 5  # so many images without a mask are named, the others counted
@@ -57,6 +59,67 @@ def _values(kind: str, *arguments: Any) -> Metrics:
 
 def _absent(kind: str, reason: str) -> Metrics:
     return {row.name: None for row in METRICS if row.kind == kind} | {"reason": reason}
+
+
+OwnMetric = Callable[[np.ndarray, np.ndarray, Stack, Sequence[Mask]], float | None]
+"""Of labels, int [N], 1 = defective; scores, float [N]; maps, float32 [N, H, W], read from disk
+when they are indexed; and N masks, bool [h, w] each, as large as the image's file: all False for a
+good image, None where that of a defective one is missing, so of all of them where the data has no
+masks. Returns a finite number, or None where it has no value."""
+
+
+def own_metrics(names: str) -> dict[str, OwnMetric]:
+    """The functions that `names`, 'module:function' with commas between, names, by their own names.
+
+    Raises:
+      ValueError: one names nothing, or what is not for a config to name (engine/make.py), or two
+        have one name.
+    """
+    functions: dict[str, OwnMetric] = {}
+    for full in filter(None, (part.strip() for part in names.split(","))):
+        name = full.rpartition(":")[2]
+        if name in functions:
+            raise ValueError(f"evaluation.metrics={names!r} names two {name}: rename one")
+        try:
+            functions[name] = resolve(full)
+        except ValueError as error:
+            raise ValueError(f"evaluation.metrics: {error}") from error
+        if not callable(functions[name]):
+            raise ValueError(f"evaluation.metrics: {full!r} is no function: name one")
+    return functions
+
+
+def own_values(
+    functions: Mapping[str, OwnMetric],
+    labels: np.ndarray,
+    scores: np.ndarray,
+    maps: Stack,
+    masks: Sequence[Mask],
+) -> dict[str, float | None]:
+    """What `own_metrics` give of a test set; None each where there are no test images.
+
+    Raises:
+      ValueError: one raises anything, or returns what is neither None nor a finite number.
+    """
+    if not labels.size:
+        return dict.fromkeys(functions)
+    return {name: _own(name, f, labels, scores, maps, masks) for name, f in functions.items()}
+
+
+def _own(name: str, function: OwnMetric, *arguments: Any) -> float | None:
+    try:
+        value = function(*arguments)
+        number = None if value is None else float(value)
+    except Exception as error:  # whatever a user's function raises
+        raise ValueError(
+            f"evaluation.metrics: {name} raised {type(error).__name__} ({error}): mend it, and "
+            "evaluate again"
+        ) from error
+    if number is not None and not np.isfinite(number):
+        raise ValueError(
+            f"evaluation.metrics: {name} is {number}: let it return None where it has no value"
+        )
+    return number
 
 
 def image_metrics(labels: np.ndarray, scores: np.ndarray) -> Metrics:

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from evaluation import threshold
+from evaluation.metrics import METRICS
 
 
 def summary(results: Mapping[str, Any]) -> str:
@@ -11,22 +12,19 @@ def summary(results: Mapping[str, Any]) -> str:
 
     The rest is what the threshold promises and, with test images, how often it is wrong.
     """
-    image, pixel = results["image"], results["pixel"]
 
-    def shown(values, name, label):
-        value = values[name]
-        return f"no {label} ({values['reason']})" if value is None else f"{label} {value:.3f}"
+    def shown(label: str, value: float | None, reason: str) -> str:
+        return f"no {label} ({reason})" if value is None else f"{label} {value:.3f}"
 
-    metrics_line = ", ".join(
-        [
-            shown(image, "auroc", "image AUROC"),
-            shown(image, "average_precision", "average precision"),
-            shown(image, "prevalence", "prevalence"),
-            shown(pixel, "auroc", "pixel AUROC"),
-            shown(pixel, "au_pro", "AU-PRO"),
-        ]
-    )
-    if image["prevalence"] is None:
+    parts = [
+        shown(row.label, results[row.kind][row.name], results[row.kind].get("reason", ""))
+        for row in METRICS
+        if row.in_summary
+    ]
+    own = results.get("own", {}).items()
+    parts += [shown(name.replace("_", " "), value, "it has no value") for name, value in own]
+    metrics_line = ", ".join(parts)
+    if results["image"]["prevalence"] is None:
         metrics_line = "no test images, so nothing is known of how often defects are missed"
     wrong = [_wrong(name, entry) for name, entry in results["at_threshold"].items()]
     judged = [f"With it, of the test images: {'; '.join(wrong)}."] if wrong else []

@@ -380,3 +380,27 @@ def test_the_loss_in_the_readme_trains(root, tmp_path):
     lines = [json.loads(line) for line in (tmp_path / "w/metrics.jsonl").read_text().splitlines()]
     losses = [line["encoder_loss"] for line in lines if line["stage"] == "encoder"]
     assert losses[-1] < losses[0]
+
+
+def test_the_metric_in_the_readme_is_shown(finished, tmp_path):
+    section, example = example_of_the_readme(3)
+    assert len(example.strip().splitlines()) <= 12
+    name = "my_metrics:recall_at_no_false_alarm"
+    assert f"`--config.evaluation.metrics={name}`" in section
+    (tmp_path / "my_metrics.py").write_text(example)
+    workdir = shutil.copytree(finished[0], tmp_path / "w")
+    command = ["--mode=evaluate", f"--workdir={workdir}", f"--config.evaluation.metrics={name}"]
+    done = program(*command, PYTHONPATH=str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    rows = read_scores(workdir)
+    highest = max(float(row["score"]) for row in rows if row["label"] == "0")
+    found = [float(row["score"]) > highest for row in rows if row["label"] == "1"]
+    own = json.loads((workdir / "results.json").read_text())["own"]
+    assert own == {"recall_at_no_false_alarm": pytest.approx(np.mean(found))}
+    assert f"recall at no false alarm {np.mean(found):.3f}" in done.stdout
+
+
+def test_a_metric_that_is_not_there_is_refused_before_training(root, tmp_path):
+    line = fails(*arguments(root, tmp_path / "w", "--config.evaluation.metrics=my_metrics:f"))
+    assert line.startswith("error: evaluation.metrics: fn='my_metrics:f' names nothing")
+    assert not (tmp_path / "w" / "config.json").exists()

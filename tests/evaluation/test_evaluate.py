@@ -63,6 +63,7 @@ def run(workdir, test, held_out=2, save_maps=False, **options):
         batch_size=8,
         about=ABOUT,
         network=NETWORK,
+        own={"images": lambda labels, *_: len(labels)},
         official_metrics=save_maps,
         **{"false_alarm_rate": 0.5, "pixel_size": 0, **options},
     )
@@ -84,6 +85,7 @@ def test_both_kinds(tmp_path):
     results = run(tmp_path, labelled(["good", "good", "dot", "line"]))
     assert results["image"] == {"auroc": 1.0, "average_precision": 1.0, "prevalence": 0.5}
     assert results["image_terms"]["half"] == results["image"]
+    assert results["own"] == {"images": 4.0} and "images 4.000" in summary.summary(results)
     assert {name: found["count"] for name, found in results["per_defect"].items()} == {
         "dot": 1,
         "line": 1,

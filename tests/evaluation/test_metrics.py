@@ -213,3 +213,55 @@ def test_good_images_alone_have_no_pixel_metrics():
 def test_broken_maps_are_refused():
     with pytest.raises(ValueError, match="NaN or infinite"):
         metrics.pixel_metrics([np.eye(2, dtype=bool)], [np.full((2, 2), np.nan)])
+
+
+def test_own_metrics_get_what_the_readme_says():
+    labels, scores = np.array([0, 1, 1]), np.array([0.1, 0.2, 0.3])
+    maps = np.zeros((3, 2, 2), np.float32)
+    masks = [np.zeros((4, 4), bool), None, np.ones((4, 4), bool)]
+    seen = []
+
+    def note(*arguments):
+        seen.append(arguments)
+        return np.float32(0.5)
+
+    values = metrics.own_values({"note": note, "no": lambda *_: None}, labels, scores, maps, masks)
+    assert values == {"note": 0.5, "no": None} and type(values["note"]) is float
+    pairs = zip(seen[0], (labels, scores, maps, masks), strict=True)
+    assert all(given is wanted for given, wanted in pairs)
+    nothing = metrics.own_values({"note": note}, labels[:0], scores[:0], maps[:0], [])
+    assert nothing == {"note": None} and len(seen) == 1
+
+
+@pytest.mark.parametrize(
+    ("function", "words"),
+    [
+        (lambda *_: 1 / 0, "broken raised ZeroDivisionError"),
+        (lambda: 1, "broken raised TypeError"),
+        (lambda *_: "high", "broken raised ValueError"),
+        (lambda *_: np.nan, "broken is nan: let it return None"),
+        (lambda *_: np.inf, "broken is inf: let it return None"),
+    ],
+)
+def test_an_own_metric_that_fails_is_one_line(function, words):
+    one = np.array([1])
+    with pytest.raises(ValueError, match=f"^evaluation.metrics: {words}") as caught:
+        metrics.own_values({"broken": function}, one, one, one, [None])
+    assert "\n" not in str(caught.value)
+
+
+def test_own_metrics_are_named_by_a_config(tmp_path, monkeypatch):
+    (tmp_path / "some_metrics.py").write_text("def a(*_): return 1\ndef b(*_): return 2\nc = 3\n")
+    (tmp_path / "other_metrics.py").write_text("def a(*_): return 1\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert metrics.own_metrics("") == {}
+    functions = metrics.own_metrics("some_metrics:a, some_metrics:b")
+    assert list(functions) == ["a", "b"] and functions["b"]() == 2
+    for names, words in (
+        ("some_metrics:a,other_metrics:a", "names two a"),
+        ("some_metrics:c", "is no function"),
+        ("some_metrics:d", "names nothing"),
+        ("os:system", "not for a config to name"),
+    ):
+        with pytest.raises(ValueError, match=f"^evaluation.metrics.*{words}"):
+            metrics.own_metrics(names)

@@ -29,4 +29,4 @@ def compare(workdirs: Sequence[str], output: str) -> None:
 
     folders = [os.path.abspath(os.path.expanduser(workdir)) for workdir in workdirs]
     print(comparison.compare(folders, load_test, output))
-    print(f"Page: {os.path.join(output, 'compare.html')}")
+    print(f"Page: {os.path.join(output, comparison.COMPARISON_PAGE)}")

@@ -16,13 +16,14 @@ from engine.workdir import Facts
 from evaluation import evaluate as evaluation
 from evaluation import official, threshold
 from evaluation.metrics import OwnMetric, own_metrics
-from evaluation.results import write_results
+from evaluation.results import PREDICTIONS_FILE, RESULTS_FILE, SCORES_FILE, write_results
 from evaluation.scoring import scorer_of, theory_checks
 from report import summary
-from report.run import write_report
+from report.run import PAGE, write_report
 from storage.rows import Stack
 
 _BATCH = 32
+_REPORT = "report"
 
 
 class Judgement(NamedTuple):
@@ -93,16 +94,17 @@ def evaluate_run(
     if save_maps:
         _write_maps(workdir, config.data.category, splits.test, outcome.scored.maps)
     write_results(workdir, outcome, networks.origin)
-    write_report(os.path.join(workdir, "report"), **outcome._asdict())
-    names = "threshold.json, results.json, scores.csv, predictions.npz and report/index.html"
-    logging.info("Wrote %s into %s.", names, workdir)
+    write_report(os.path.join(workdir, _REPORT), **outcome._asdict())
+    page = os.path.join(_REPORT, PAGE)
+    names = (threshold.THRESHOLD_FILE, RESULTS_FILE, SCORES_FILE, PREDICTIONS_FILE)
+    logging.info("Wrote %s and %s into %s.", ", ".join(names), page, workdir)
     print(f"{config.data.category}: {summary.summary(outcome.results)}")
     if save_maps:
         root = config.data.root if os.path.isdir(config.data.root) else "MVTEC_AD"
         metrics = outcome.results["official"]
         print(f"Official: {metrics}, as this command will find with MVTec's script:")
         print(official.official_command(root, workdir, config.data.category))
-    print(f"Report: {os.path.join(workdir, 'report', 'index.html')}")
+    print(f"Report: {os.path.join(workdir, page)}")
     return outcome.results
 
 

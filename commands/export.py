@@ -10,6 +10,7 @@ from commands.runs import restore_detector
 from deploy.export import require_new_folder, write_export
 from engine.workdir import CONFIG_FILE
 from evaluation import threshold
+from evaluation.results import RESULTS_FILE
 
 
 def export(workdir: str, output: str) -> None:
@@ -28,7 +29,7 @@ def export(workdir: str, output: str) -> None:
             f"the images of {config.data.category} have changed since training, and exported forms "
             "are tried on those that the threshold comes from: put them back"
         )
-    with open(os.path.join(workdir, "results.json"), encoding="utf-8") as file:
+    with open(os.path.join(workdir, RESULTS_FILE), encoding="utf-8") as file:
         results = json.load(file)
     content = threshold.content(detector.threshold, networks.origin)
     files = {threshold.THRESHOLD_FILE: content, CONFIG_FILE: config.to_dict()}

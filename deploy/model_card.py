@@ -6,16 +6,18 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from deploy import forms
-from evaluation.threshold import percent
+from engine.workdir import CONFIG_FILE
+from evaluation.threshold import THRESHOLD_FILE, percent
+from storage.files import SUMS
 
 _FILES = {
     forms.STABLEHLO: "the scoring function as `jax.export` serialises it, for "
     f"{', '.join(forms.PLATFORMS)}: `(weights, images) -> {{score, map}}`",
     forms.WEIGHTS: "its weights",
     forms.ONNX: "the same function with the weights inside: `images -> score, map`",
-    "threshold.json": "the threshold, the scores that it comes from, and what it promises",
-    "config.json": "how the networks were trained",
-    "SHA256SUMS": "of all files, for `sha256sum -c SHA256SUMS`",
+    THRESHOLD_FILE: "the threshold, the scores that it comes from, and what it promises",
+    CONFIG_FILE: "how the networks were trained",
+    SUMS: f"of all files, for `sha256sum -c {SUMS}`",
 }
 _PREPARATION = """
 Decode to RGB of 8 bits, stretch to {size} x {size} pixels with Pillow's `BILINEAR`, and give uint8
@@ -28,7 +30,7 @@ pixels = Image.open(path).convert("RGB").resize(({size}, {size}), Image.BILINEAR
 images = numpy.asarray(pixels)[None]
 ```
 
-The part is defective if `score > threshold`, with the `threshold` of `threshold.json`. Resizing by
+The part is defective if `score > threshold`, with the `threshold` of `{threshold}`. Resizing by
 OpenCV is another, without antialiasing, and gives other scores. Images of 16 bits are first scaled
 to 8 by `(x * 255 + 32767) // 65535`, which `convert("RGB")` does not do. Transparency is dropped,
 and EXIF rotation is not applied.
@@ -76,7 +78,7 @@ def text(
       without_onnx: why there is no ONNX, or ''.
       files: names of what else lies in the folder.
     """
-    names = [forms.STABLEHLO, forms.WEIGHTS, forms.ONNX, *files, "SHA256SUMS"]
+    names = [forms.STABLEHLO, forms.WEIGHTS, forms.ONNX, *files, SUMS]
     if without_onnx:
         names.remove(forms.ONNX)
     sections = {
@@ -84,7 +86,7 @@ def text(
         "Threshold": " ".join(statement),
         "Metrics": _metrics(about),
         "At the threshold, of the test images": _at_threshold(about),
-        "How to use it": _PREPARATION.format(size=image_size).strip(),
+        "How to use it": _PREPARATION.format(size=image_size, threshold=THRESHOLD_FILE).strip(),
         "Files": "\n".join(f"- `{name}`: {_FILES.get(name, 'as given')}" for name in names),
         "Checked": _checked(trial, without_onnx),
         "Limits": _LIMITS.format(

@@ -15,6 +15,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from engine.workdir import CONFIG_FILE
+
 _LIBRARY = "optax"  # none of its functions touches a file; JAX and Flax have some that do
 # Of this program, the methods alone have what a config may name: the rest writes files.
 _METHODS = ("fanogan_jax", "ae_jax")
@@ -76,7 +78,7 @@ def _may_be_named(module: str) -> bool:
         for start in spec.submodule_search_locations or ()
         for folder in itertools.accumulate([Path(start), *below], operator.truediv)
     ]
-    return not any((folder / "config.json").exists() for folder in folders)
+    return not any((folder / CONFIG_FILE).exists() for folder in folders)
 
 
 def make(section: Mapping[str, Any], *args: Any) -> Any:

@@ -16,12 +16,14 @@ from typing import Any, NamedTuple, NoReturn
 import numpy as np
 
 from data.decoded import Images
-from engine.workdir import Facts, read_facts
+from engine.workdir import CONFIG_FILE, Facts, read_facts
 from evaluation.threshold import Threshold, write_threshold
 from storage.files import as_text, write_json, write_npz, write_text
 from storage.rows import Stack
 
-_CONFIG, _RESULTS, _SCORES, _MAPS = "config.json", "results.json", "scores.csv", "predictions.npz"
+RESULTS_FILE = "results.json"
+SCORES_FILE = "scores.csv"
+PREDICTIONS_FILE = "predictions.npz"
 _COLUMNS = ("path", "defect", "label", "score")
 _IN_CONFIG = (
     *("name", "seed", "evaluation.pixel_size"),
@@ -69,11 +71,11 @@ def read_run(workdir: str) -> Run:
     Raises:
       ValueError: a file is missing or damaged; the message says which and what makes it.
     """
-    for file in (_CONFIG, _RESULTS, _SCORES, _MAPS):
+    for file in (CONFIG_FILE, RESULTS_FILE, SCORES_FILE, PREDICTIONS_FILE):
         if not os.path.isfile(os.path.join(workdir, file)):
             raise ValueError(f"{os.path.join(workdir, file)} is missing: {_remedy(workdir, file)}")
-    config = _read_json(workdir, _CONFIG, _IN_CONFIG)
-    results = _read_json(workdir, _RESULTS, _IN_RESULTS)
+    config = _read_json(workdir, CONFIG_FILE, _IN_CONFIG)
+    results = _read_json(workdir, RESULTS_FILE, _IN_RESULTS)
     paths, defects, labels, scores = _read_scores(workdir)
     data = config["data"]
     return Run(
@@ -92,7 +94,7 @@ def read_run(workdir: str) -> Run:
 
 
 def _remedy(workdir: str, file: str) -> str:
-    if file == _CONFIG:
+    if file == CONFIG_FILE:
         return "the folder holds no trained run; `python main.py --config=... --workdir=...` trains"
     return f"`python main.py --mode=evaluate --workdir={workdir}` writes it"
 
@@ -119,17 +121,17 @@ def _read_json(workdir: str, file: str, names: Iterable[str]) -> dict[str, Any]:
 
 
 def _read_scores(workdir: str) -> tuple[list[str], list[str], list[int], list[float]]:
-    path = os.path.join(workdir, _SCORES)
+    path = os.path.join(workdir, SCORES_FILE)
     with open(path, encoding="utf-8", errors="surrogateescape", newline="") as file:
         try:
             header, *rows = [*csv.reader(file)] or [[]]
         except csv.Error as error:
-            _damaged(workdir, _SCORES, error)
+            _damaged(workdir, SCORES_FILE, error)
     if tuple(header[:4]) != _COLUMNS:
-        _damaged(workdir, _SCORES, f"its columns do not begin with {', '.join(_COLUMNS)}")
+        _damaged(workdir, SCORES_FILE, f"its columns do not begin with {', '.join(_COLUMNS)}")
     for number, row in enumerate(rows, start=1):
         if len(row) != len(header) or row[2] not in ("0", "1") or not _is_finite(row[3]):
-            _damaged(workdir, _SCORES, f"image {number} has no label 0 or 1 or no finite score")
+            _damaged(workdir, SCORES_FILE, f"image {number} has no label 0 or 1 or no finite score")
     paths, defects = [row[0] for row in rows], [row[1] for row in rows]
     return paths, defects, [int(row[2]) for row in rows], [float(row[3]) for row in rows]
 
@@ -150,22 +152,30 @@ def read_predictions(run: Run) -> Predictions:
     try:
         # Opened here, since NumPy leaves the file open where it is no archive.
         with (
-            open(os.path.join(run.workdir, _MAPS), "rb") as file,
+            open(os.path.join(run.workdir, PREDICTIONS_FILE), "rb") as file,
             np.load(file, allow_pickle=False) as arrays,
         ):
             made = arrays["reconstructions"] if "reconstructions" in arrays else None
             found = Predictions(arrays["maps"], made, float(arrays["map_max"]))
     except (ValueError, TypeError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        _damaged(run.workdir, _MAPS, error)
+        _damaged(run.workdir, PREDICTIONS_FILE, error)
     count = len(run.paths)
     if found.maps.ndim != 3 or len(found.maps) != count or not np.isfinite(found.maps).all():
-        _damaged(run.workdir, _MAPS, f"{found.maps.shape} maps, {count} images in scores.csv")
+        _damaged(
+            run.workdir,
+            PREDICTIONS_FILE,
+            f"{found.maps.shape} maps, {count} images in {SCORES_FILE}",
+        )
     if made is not None and (made.dtype != np.uint8 or made.shape[3:] != (3,)):
-        _damaged(run.workdir, _MAPS, f"reconstructions are {made.dtype} {made.shape}")
+        _damaged(run.workdir, PREDICTIONS_FILE, f"reconstructions are {made.dtype} {made.shape}")
     if made is not None and len(made) != count:
-        _damaged(run.workdir, _MAPS, f"{len(made)} reconstructions, {count} images in scores.csv")
+        _damaged(
+            run.workdir,
+            PREDICTIONS_FILE,
+            f"{len(made)} reconstructions, {count} images in {SCORES_FILE}",
+        )
     if not (np.isfinite(found.map_max) and found.map_max > 0):
-        _damaged(run.workdir, _MAPS, f"map_max is {found.map_max}")
+        _damaged(run.workdir, PREDICTIONS_FILE, f"map_max is {found.map_max}")
     return found
 
 
@@ -251,18 +261,18 @@ def write_results(workdir: str, evaluation: Evaluation, network: Mapping[str, An
     scored = evaluation.scored
     write_threshold(workdir, evaluation.threshold, network)
     write_scores(
-        os.path.join(workdir, _SCORES),
+        os.path.join(workdir, SCORES_FILE),
         paths=scored.paths,
         defects=scored.defects,
         labels=scored.labels,
         scores=scored.scores,
         terms=scored.terms,
     )
-    write_json(os.path.join(workdir, _RESULTS), evaluation.results)
+    write_json(os.path.join(workdir, RESULTS_FILE), evaluation.results)
     arrays: dict[str, Any] = {
         "maps": scored.maps,
         "map_max": np.float32(evaluation.threshold.map_max),
     }
     if scored.reconstructions is not None:
         arrays["reconstructions"] = scored.reconstructions
-    write_npz(os.path.join(workdir, _MAPS), arrays)
+    write_npz(os.path.join(workdir, PREDICTIONS_FILE), arrays)

@@ -13,7 +13,7 @@ import numpy as np
 from scipy.stats import rankdata
 
 from data.decoded import Images
-from evaluation.results import Predictions, Run, config_key, read_predictions, read_run
+from evaluation.results import SCORES_FILE, Predictions, Run, config_key, read_predictions, read_run
 from report import comparison_figures, page
 from report.comparison_tables import (
     Measured,
@@ -26,6 +26,7 @@ from report.comparison_tables import (
 )
 from storage.files import as_text, write_json, write_text
 
+COMPARISON_PAGE = "compare.html"
 _CHOICE = (
     "Chosen by a rule, not by hand: the images of each defect type are ranked by score within each "
     "run and the ranks averaged over the runs; shown are the median image and the lowest-ranked, "
@@ -74,7 +75,7 @@ def compare(workdirs: Sequence[str], load_test: Callable[[Run], Images], output:
     markdown = page.markdown_document(title, tables)
     content = {"title": title, "tables": [page.to_json(table) for table in tables if table.rows]}
     os.makedirs(output, exist_ok=True)
-    write_text(os.path.join(output, "compare.html"), page.document(title, body, width="88em"))
+    write_text(os.path.join(output, COMPARISON_PAGE), page.document(title, body, width="88em"))
     write_text(os.path.join(output, "compare.md"), markdown)
     write_json(os.path.join(output, "compare.json"), content)
     return markdown
@@ -112,7 +113,7 @@ def _check_images(run: Run, test: Images) -> None:
     pairs = zip([*paths, None], [*run.paths, None], strict=False)
     here, then = next((here, then) for here, then in pairs if here != then)
     raise ValueError(
-        f"{run.workdir}: the test images of {run.category} have changed since scores.csv was "
+        f"{run.workdir}: the test images of {run.category} have changed since {SCORES_FILE} was "
         f"written ({len(paths)} and {len(run.paths)} images, first different: {here!r} and "
         f"{then!r}): put them back, or run --mode=evaluate on every workdir of it"
     )
@@ -229,7 +230,7 @@ def _difference(first: Run, other: Run) -> str:
     rows = [zip(run.paths, run.defects, run.labels.tolist(), strict=True) for run in (first, other)]
     for place, (mine, theirs) in enumerate(itertools.zip_longest(*rows), start=1):
         if mine != theirs:
-            counts = f"{len(first.paths)} and {len(other.paths)} images in scores.csv"
+            counts = f"{len(first.paths)} and {len(other.paths)} images in {SCORES_FILE}"
             return f"{counts}, first different at image {place}: {_row(mine)} and {_row(theirs)}"
     return ""
 

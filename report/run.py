@@ -17,6 +17,7 @@ from evaluation.threshold import Threshold
 from report import figures, gallery, page, report_tables
 from storage.files import safe_names, write_text
 
+PAGE = "index.html"
 EXAMPLES = 6
 TRAINING = "training_curves.png"
 
@@ -79,7 +80,7 @@ def write_report(
     ]
     style = report_tables.STYLE + gallery.STYLE
     text = page.document(subject, body, width="66em", style=style, script=gallery.SCRIPT)
-    write_text(os.path.join(folder, "index.html"), text)
+    write_text(os.path.join(folder, PAGE), text)
 
 
 def _images(scored: Scored, held_out: Scored, threshold: Threshold) -> list[str]:

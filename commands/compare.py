@@ -28,5 +28,5 @@ def compare(workdirs: Sequence[str], output: str) -> None:
         return splits.test
 
     folders = [os.path.abspath(os.path.expanduser(workdir)) for workdir in workdirs]
-    print(comparison.compare(folders, load_test, output))
+    print(comparison.write_comparison(folders, load_test, output))
     print(f"Page: {os.path.join(output, comparison.COMPARISON_PAGE)}")

@@ -12,6 +12,7 @@ from commands.runs import RunNetworks, rejoin, restore_networks
 from data import pipeline
 from data.decoded import Images
 from engine import parallel, startup
+from engine.log import REPORT
 from engine.workdir import Facts
 from evaluation import evaluate as evaluation
 from evaluation import official, threshold
@@ -23,7 +24,6 @@ from report.run import PAGE, write_report
 from storage.rows import Stack
 
 _BATCH = 32
-_REPORT = "report"
 
 
 class Judgement(NamedTuple):
@@ -94,8 +94,8 @@ def evaluate_run(
     if save_maps:
         _write_maps(workdir, config.data.category, splits.test, outcome.scored.maps)
     write_results(workdir, outcome, networks.origin)
-    write_report(os.path.join(workdir, _REPORT), **outcome._asdict())
-    page = os.path.join(_REPORT, PAGE)
+    write_report(os.path.join(workdir, REPORT), **outcome._asdict())
+    page = os.path.join(REPORT, PAGE)
     names = (threshold.THRESHOLD_FILE, RESULTS_FILE, SCORES_FILE, PREDICTIONS_FILE)
     logging.info("Wrote %s and %s into %s.", ", ".join(names), page, workdir)
     print(f"{config.data.category}: {summary.summary(outcome.results)}")

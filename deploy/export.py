@@ -73,7 +73,7 @@ def write_export(
     with _whole(output) as folder:
         without_onnx = _write_forms(folder, method, variables, images.shape[1:])
         trial = _try_forms(folder, method, variables, images, score_threshold, without_onnx)
-        card = model_card.text(
+        card = model_card.card_text(
             about,
             statement,
             image_size=images.shape[1],

@@ -25,7 +25,12 @@ from engine.pixels import grid
 from storage.files import write_text
 
 METRICS_FILE = "metrics.jsonl"
-PREVIEW = "inputs_"
+REPORT = "report"  # the folder that people look into
+
+
+def preview_file(stage: str) -> str:
+    """The picture, in report/, of what a stage is trained on."""
+    return f"inputs_{stage}.png"
 
 
 def read_metrics(workdir: str) -> list[dict[str, Any]]:
@@ -136,9 +141,9 @@ class TrainingLog:
         Args:
           images: float32 [N, H, W, C] in [-1, 1].
         """
-        folder = os.path.join(self._workdir, "report")
+        folder = os.path.join(self._workdir, REPORT)
         os.makedirs(folder, exist_ok=True)
-        path = os.path.join(folder, f"{PREVIEW}{self._stage}.png")
+        path = os.path.join(folder, preview_file(self._stage))
         Image.fromarray(grid(images)).save(path)
         logging.info("What stage %s is trained on: %s", self._stage, path)
 

@@ -14,7 +14,7 @@ from scipy.stats import rankdata
 
 from data.decoded import Images
 from evaluation.results import SCORES_FILE, Predictions, Run, config_key, read_predictions, read_run
-from report import comparison_figures, page
+from report import figures, page
 from report.comparison_tables import (
     Measured,
     categories_table,
@@ -38,14 +38,16 @@ _CHOICE = (
 
 
 class _Part(NamedTuple):
-    """A category: its runs, tables and pictures."""
+    """A category: its runs, tables and figures."""
 
     measured: Sequence[Measured]
     tables: Sequence[page.Table]
-    pictures: Sequence[str]  # HTML
+    sections: Sequence[page.Section]
 
 
-def compare(workdirs: Sequence[str], load_test: Callable[[Run], Images], output: str) -> str:
+def write_comparison(
+    workdirs: Sequence[str], load_test: Callable[[Run], Images], output: str
+) -> str:
     """Writes compare.html, compare.md and compare.json into `output`; returns the Markdown.
 
     Args:
@@ -66,16 +68,13 @@ def compare(workdirs: Sequence[str], load_test: Callable[[Run], Images], output:
     overall = [categories_table(measured), seeds_table(measured)]
     tables = [*overall, *(table for part in parts for table in part.tables), runs_table(measured)]
     title = f"Comparison: {', '.join(groups)}"
-    body = [
-        f"<h1>{page.escape(title)}</h1>",
-        *map(page.to_html, overall),
-        *(html for part in parts for html in [*map(page.to_html, part.tables), *part.pictures]),
-        page.to_html(tables[-1]),
-    ]
     markdown = page.markdown_document(title, tables)
     content = {"title": title, "tables": [page.to_json(table) for table in tables if table.rows]}
     os.makedirs(output, exist_ok=True)
-    write_text(os.path.join(output, COMPARISON_PAGE), page.document(title, body, width="88em"))
+    html = page.render(
+        "comparison.html", title=title, overall=overall, parts=parts, runs=tables[-1]
+    )
+    write_text(os.path.join(output, COMPARISON_PAGE), html)
     write_text(os.path.join(output, "compare.md"), markdown)
     write_json(os.path.join(output, "compare.json"), content)
     return markdown
@@ -98,12 +97,12 @@ def _category(runs: Sequence[Run], load_test: Callable[[Run], Images]) -> _Part:
         measured.append(measure(run, label, predictions, test.masks))
         shown.append([_shown(name, run, predictions, places) for places in chosen.values()])
     scores = {name: run.scores for name, run in zip(names, runs, strict=True)}
-    pictures = [
+    sections = [
         *_curves(category, runs[0].labels, scores),
         _pictures(category, test, chosen, [*zip(*shown, strict=True)]),
     ]
     tables = [metrics_table(category, measured), defects_table(category, measured)]
-    return _Part(measured, tables, pictures)
+    return _Part(measured, tables, sections)
 
 
 def _check_images(run: Run, test: Images) -> None:
@@ -141,12 +140,10 @@ def choose(defects: Sequence[str], scores: Sequence[np.ndarray]) -> dict[str, li
     return chosen
 
 
-def _shown(
-    name: str, run: Run, predictions: Predictions, places: Sequence[int]
-) -> comparison_figures.Shown:
+def _shown(name: str, run: Run, predictions: Predictions, places: Sequence[int]) -> figures.Shown:
     """Copies of what the run made of the images at `places`, so that the rest can go."""
     maps, made = predictions.maps, predictions.reconstructions
-    return comparison_figures.Shown(
+    return figures.Shown(
         name=name,
         map_max=predictions.map_max,
         scores=[float(run.scores[i]) for i in places],
@@ -155,17 +152,21 @@ def _shown(
     )
 
 
-def _curves(category: str, labels: np.ndarray, scores: Mapping[str, np.ndarray]) -> list[str]:
+def _curves(
+    category: str, labels: np.ndarray, scores: Mapping[str, np.ndarray]
+) -> list[page.Section]:
     """Without both classes there are no curves, without images no histogram."""
-    curves, spread = [], []
+    curves: list[page.Embedded] = []
+    spread: list[page.Embedded] = []
     if 0 < labels.sum() < labels.size:
-        curves.append((comparison_figures.curves(labels, scores), "All runs on the same images."))
+        png = figures.png(figures.curves(labels, scores))
+        curves.append(page.embedded(png, "All runs on the same images."))
     if labels.size:
-        caption = "Image scores; each run has a scale of its own."
-        spread.append((comparison_figures.histograms(labels, scores), caption))
+        png = figures.png(figures.histograms(labels, scores))
+        spread.append(page.embedded(png, "Image scores; each run has a scale of its own."))
     return [
-        page.section(f"{category}: curves", curves),
-        page.section(f"{category}: image scores", spread),
+        page.Section(f"{category}: curves", curves),
+        page.Section(f"{category}: image scores", spread),
     ]
 
 
@@ -173,20 +174,21 @@ def _pictures(
     category: str,
     test: Images,
     chosen: Mapping[str, Sequence[int]],
-    shown: Sequence[Sequence[comparison_figures.Shown]],
-) -> str:
+    shown: Sequence[Sequence[figures.Shown]],
+) -> page.Section:
     """A picture per defect type; `shown` holds for each of them what every run made of it."""
     drawn = []
     for (defect, places), runs in zip(chosen.items(), shown, strict=True):
         extreme = "highest-ranked" if defect == "good" else "hardest"
         examples = [
-            comparison_figures.Example(f"{defect}: {which}", test.images[i], test.masks[i])
+            figures.Example(f"{defect}: {which}", test.images[i], test.masks[i])
             for which, i in zip(("median", extreme), places, strict=False)
         ]
         files = " and ".join(test.paths[i] for i in places)
         caption = f"{defect}: the median and the {extreme} image by mean rank, {files}."
-        drawn.append((comparison_figures.pictures(examples, runs), caption))
-    return page.section(f"{category}: the same images, run by run", drawn, _CHOICE)
+        png = figures.png(figures.side_by_side(examples, runs))
+        drawn.append(page.embedded(png, caption))
+    return page.Section(f"{category}: the same images, run by run", drawn, _CHOICE)
 
 
 def by_category(runs: Iterable[Run]) -> dict[str, list[Run]]:

@@ -11,28 +11,38 @@ from typing import NamedTuple
 import numpy as np
 
 from evaluation import bootstrap
+from evaluation.metrics import LIMIT, METRICS, Metric
 from evaluation.results import Predictions, Run, config_key
 from report.page import Interval, Spread, Table
 
-AUROC, PRECISION, PREVALENCE = "image AUROC", "average precision", "prevalence"
-F1, F1_ALL = "best F1 (upper bound)", "F1 if all are called defective"
-PIXEL_AUROC, PIXEL_PRECISION = "pixel AUROC", "pixel average precision"
-PIXEL_PREVALENCE, PRO = "pixel prevalence", "AU-PRO up to 0.3"
-COLUMNS = (
-    *(AUROC, PRECISION, PREVALENCE, F1, F1_ALL),
-    *(PIXEL_AUROC, PIXEL_PRECISION, PIXEL_PREVALENCE, PRO),
-)
-CHANCE = (PREVALENCE, F1_ALL, PIXEL_PREVALENCE)  # of the test set, not of a run
-_SOURCES = {  # of the image scores or the pixels; the name in results.json and in bootstrap
-    AUROC: ("image", "auroc"),
-    PRECISION: ("image", "average_precision"),
-    PREVALENCE: ("image", "prevalence"),
-    F1: ("image", "best_f1"),  # from scores.csv
-    PIXEL_AUROC: ("pixel", "auroc"),
-    PIXEL_PRECISION: ("pixel", "average_precision"),
-    PIXEL_PREVALENCE: ("pixel", "prevalence"),
-    PRO: ("pixel", "au_pro"),
-}
+
+class Column(NamedTuple):
+    """A metric as the comparison shows it."""
+
+    heading: str
+    kind: str  # 'image', 'pixel', or 'own', the section of results.json
+    name: str  # its key there, and in what `bootstrap.curve_metrics` gives
+    chance: bool = False  # of the test set, not of a run
+
+
+# These two are not in results.json, but computed from scores.csv.
+F1 = Column("best F1 (upper bound)", "image", "best_f1")
+F1_ALL = Column("F1 if all are called defective", "image", "f1_if_all", chance=True)
+
+
+def columns_of(runs: Iterable[Run]) -> list[Column]:
+    """All metrics, those of the image scores first, with F1, then what runs have of their own."""
+    rows = [Column(_heading(row), row.kind, row.name, row.chance) for row in METRICS]
+    image = [row for row in rows if row.kind == "image"]
+    pixel = [row for row in rows if row.kind == "pixel"]
+    names = dict.fromkeys(name for run in runs for name in run.results.get("own", {}))
+    own = [Column(name.replace("_", " "), "own", name) for name in names]
+    return [*image, F1, F1_ALL, *pixel, *own]
+
+
+def _heading(row: Metric) -> str:
+    return f"{row.label} up to {LIMIT:g}" if row.name == "au_pro" else row.label
+
 
 _INTERVAL = (
     f"Each number with its {bootstrap.COVERAGE:.0%} interval from {bootstrap.RESAMPLES:,} bootstrap"
@@ -52,8 +62,8 @@ class Measured(NamedTuple):
 
     run: Run
     label: str  # of its method
-    values: Mapping[str, float | None]  # by column; None where the metric does not exist
-    bounds: Mapping[str, tuple[float, float]]  # by column, where there is an interval
+    values: Mapping[Column, float | None]  # None where the metric does not exist
+    bounds: Mapping[Column, tuple[float, float]]  # where there is an interval
 
 
 def measure(
@@ -67,30 +77,33 @@ def measure(
       predictions: those of the run.
       masks: N of bool [h, w], all False for a good image; None if missing.
     """
-    values = {column: run.results[kind].get(key) for column, (kind, key) in _SOURCES.items()}
-    values[F1_ALL] = None
-    bounds: dict[str, tuple[float, float]] = {}
+    columns = columns_of([run])
+    values = {column: run.results[column.kind].get(column.name) for column in columns}
+    bounds: dict[Column, tuple[float, float]] = {}
     weights = bootstrap.resamples(run.labels)
-    if values[AUROC] is not None:
+    if run.results["image"]["auroc"] is not None:
         counts = bootstrap.image_counts(run.labels, run.scores)
         itself = bootstrap.curve_metrics(counts, np.ones((1, run.labels.size)))
         share = float(run.labels.mean())
         values |= {F1: float(itself["best_f1"][0]), F1_ALL: 2 * share / (1 + share)}
-        bounds |= _bounds("image", counts, weights)
+        bounds |= _bounds("image", columns, counts, weights)
     given = [mask for mask in masks if mask is not None]
-    if values[PIXEL_AUROC] is not None and len(given) == len(masks):
+    if run.results["pixel"]["auroc"] is not None and len(given) == len(masks):
         size = run.config["evaluation"]["pixel_size"]
         counts = bootstrap.pixel_counts(given, list(predictions.maps), size)
-        bounds |= _bounds("pixel", counts, weights)
+        bounds |= _bounds("pixel", columns, counts, weights)
     return Measured(run, label, values, bounds)
 
 
 def _bounds(
-    kind: str, counts: bootstrap.Counts, weights: np.ndarray
-) -> dict[str, tuple[float, float]]:
+    kind: str, columns: Iterable[Column], counts: bootstrap.Counts, weights: np.ndarray
+) -> dict[Column, tuple[float, float]]:
     again = bootstrap.curve_metrics(counts, weights)
-    keys = {column: key for column, (of, key) in _SOURCES.items() if of == kind}
-    return {column: bootstrap.interval(again[key]) for column, key in keys.items() if key in again}
+    return {
+        column: bootstrap.interval(again[column.name])
+        for column in columns
+        if column.kind == kind and column.name in again
+    }
 
 
 def runs_table(measured: Iterable[Measured]) -> Table:
@@ -108,24 +121,25 @@ def runs_table(measured: Iterable[Measured]) -> Table:
 
 def metrics_table(category: str, measured: Sequence[Measured]) -> Table:
     """All metrics of one category, a row per run."""
+    columns = _columns(measured)
     rows = [
         [
             one.label,
-            *(_with_bounds(one, column) for column in COLUMNS),
+            *(_with_bounds(one, column) for column in columns),
             one.run.results.get("seconds_per_image"),
             one.run.seed,
         ]
         for one in measured
     ]
-    header = ["method", *COLUMNS, "seconds per image", "seed"]
+    header = ["method", *_headings(columns), "seconds per image", "seed"]
     first = measured[0].run.labels
     about = f"{int((first == 0).sum())} good and {int(first.sum())} defective test images. "
     notes = [_UPPER, _resolution(measured), *_reasons(measured)]
     return Table(f"{category}: metrics", header, rows, about + _INTERVAL, notes)
 
 
-def _with_bounds(one: Measured, column: str) -> float | Interval | None:
-    value = one.values[column]
+def _with_bounds(one: Measured, column: Column) -> float | Interval | None:
+    value = one.values.get(column)
     if value is None or column not in one.bounds:
         return value
     return Interval(value, *one.bounds[column])
@@ -173,15 +187,25 @@ def defects_table(category: str, measured: Sequence[Measured]) -> Table:
 
 def seeds_table(measured: Sequence[Measured]) -> Table:
     """Mean and standard deviation of runs that differ in their seed alone; no rows without any."""
+    columns = _columns(measured)
     rows = []
     for group in _grouped(measured, lambda one: (one.run.category, config_key(one.run))):
         if len(group) > 1:
             label = ", ".join(dict.fromkeys(one.label for one in group))
             seeds = sorted(one.run.seed for one in group)
-            cells = [_spread(group, column) for column in COLUMNS]
+            cells = [_spread(group, column) for column in columns]
             rows.append([group[0].run.category, label, seeds, *cells])
     about = "Mean ± sample standard deviation over runs that share a config but for the seed."
-    return Table("Over seeds", ["category", "method", "seeds", *COLUMNS], rows, about, [_UPPER])
+    header = ["category", "method", "seeds", *_headings(columns)]
+    return Table("Over seeds", header, rows, about, [_UPPER])
+
+
+def _columns(measured: Iterable[Measured]) -> list[Column]:
+    return columns_of(one.run for one in measured)
+
+
+def _headings(columns: Iterable[Column]) -> list[str]:
+    return [column.heading for column in columns]
 
 
 def _grouped(
@@ -199,27 +223,28 @@ def _mean(values: Sequence[float | None]) -> float | None:
     return float(np.mean(numbers)) if len(numbers) == len(values) else None
 
 
-def _spread(group: Sequence[Measured], column: str) -> float | Spread | None:
-    values = [one.values[column] for one in group]
+def _spread(group: Sequence[Measured], column: Column) -> float | Spread | None:
+    values = [one.values.get(column) for one in group]
     mean = _mean(values)
-    if mean is None or column in CHANCE:
+    if mean is None or column.chance:
         return mean
     return Spread(mean, float(np.std(np.array(values, float), ddof=1)))
 
 
 def categories_table(measured: Sequence[Measured]) -> Table:
     """Mean over categories per method; no rows if there is one category."""
+    columns = _columns(measured)
     total = len({one.run.category for one in measured})
     rows = []
     for mine in _grouped(measured, lambda one: one.label):
         parts = _grouped(mine, lambda one: one.run.category)
         count = f"all {total}" if len(parts) == total else f"{len(parts)} of {total} categories"
         cells = [
-            _mean([_mean([one.values[column] for one in part]) for part in parts])
-            for column in COLUMNS
+            _mean([_mean([one.values.get(column) for one in part]) for part in parts])
+            for column in columns
         ]
         rows.append([mine[0].label, count, *cells])
     about = "Mean over categories, each with the same weight and after the mean over its seeds."
     notes = ["Means over different categories do not compare.", _UPPER]
-    header = ["method", "categories", *COLUMNS]
+    header = ["method", "categories", *_headings(columns)]
     return Table("Mean over categories", header, rows if total > 1 else [], about, notes)

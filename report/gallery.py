@@ -1,12 +1,12 @@
 """The test images on the page: the worst mistakes, and all of them by score, with a filter.
 
 `N` images of `H` x `W` pixels. Scores and anomaly maps are floats, higher = more anomalous; an
-image is called defective where its score is above the threshold. All is HTML, pictures included.
+image is called defective where its score is above the threshold. templates/gallery.html shows it.
 """
 
 import io
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -20,43 +20,83 @@ from report import heat, page
 
 WORST = 6
 LARGE, SMALL = 256, 96  # the longest sides of a picture and of a thumbnail, pixels
-STYLE = """
-.worst { border-top: 1px solid #e4e4e4; padding-top: .8em }
-.worst div { display: flex; flex-wrap: wrap; gap: .8em }
-.worst span { font-size: 13px; color: #555 }
-.worst img { width: 210px; height: auto; margin: 0; border: 1px solid #ddd }
-.worst figcaption, #gallery figcaption { overflow-wrap: anywhere }
-.scale { max-width: none; display: flex; gap: .6em; font-size: 13px; color: #555;
- align-items: center }
-.scale img { width: 200px; height: 12px; margin: 0 }
-#filter { position: sticky; top: 0; background: #fff; padding: .6em 0; z-index: 1 }
-#filter[hidden], #gallery [hidden] { display: none }
-#filter label { margin-right: 1.2em; white-space: nowrap }
-#gallery { display: grid; grid-template-columns: repeat(auto-fill, minmax(200px, 1fr)); gap: 10px }
-#gallery figure { margin: 0; padding: 4px; border: 2px solid #ddd }
-#gallery figure[data-wrong] { border-color: #D55E00; background: #fdf1e9 }
-#gallery img { width: 100%; height: auto; margin: 0 }
-#gallery b, .worst b { color: #222 } #gallery strong, .worst strong { color: #a84300 }
-#limit { grid-column: 1 / -1; max-width: none; margin: .6em 0; padding: .3em .6em;
- border-top: 3px solid #222; background: #eee; font-weight: bold }
-figure { break-inside: avoid }
-@media print { #filter { display: none } }
-"""
-# Shows the figures of one type: `#type=2` after the page's address chooses it as well.
-SCRIPT = """
-const filter = document.getElementById("filter");
-function show() {
-  const wanted = location.hash.slice("#type=".length);
-  if (wanted) filter.elements.type.value = wanted;
-  const chosen = filter.elements.type.value;
-  for (const figure of document.querySelectorAll("#gallery figure"))
-    figure.hidden = !["all", figure.dataset.type, figure.dataset.wrong].includes(chosen);
-}
-filter.addEventListener("change", () => location.replace("#type=" + filter.elements.type.value));
-addEventListener("hashchange", show);
-filter.hidden = false;
-show();
-"""
+
+
+class _Kind(NamedTuple):
+    """A way to be wrong."""
+
+    title: str
+    name: str  # of the images
+    label: int
+    extreme: str  # of the scores, where it is worst
+    side: str  # of the threshold
+
+
+_ALARMS = _Kind("Worst false alarms", "good", 0, "highest", "above")
+_MISSES = _Kind("Worst misses", "defective", 1, "lowest", "at or below")
+
+
+class Picture(NamedTuple):
+    """An image that is part of the page."""
+
+    address: str  # holds the file itself
+    width: int
+    height: int
+
+
+class Mistake(NamedTuple):
+    """An image about which the threshold is wrong."""
+
+    pictures: Mapping[str, Picture]  # by what they show
+    score: str
+    type: str
+    path: str
+
+
+class Mistakes(NamedTuple):
+    """The worst of one kind, or why there are none."""
+
+    title: str
+    about: str
+    images: Sequence[Mistake] = ()
+
+
+class Scale(NamedTuple):
+    """The colours of the maps, and the value at their top."""
+
+    picture: Picture
+    top: str
+
+
+class Thumbnail(NamedTuple):
+    """An image and its overlay, side by side."""
+
+    picture: Picture
+    place: int  # of its type among the choices
+    wrong: str  # 'false alarm', 'missed' or ''
+    score: str
+    type: str
+    name: str
+    path: str
+
+
+class Choice(NamedTuple):
+    """What the filter can show, and how many that are."""
+
+    value: str
+    name: str
+    number: int
+
+
+class Thumbnails(NamedTuple):
+    """All images by score, with the threshold between them."""
+
+    title: str
+    about: str
+    choices: Sequence[Choice]
+    above: Sequence[Thumbnail]
+    below: Sequence[Thumbnail]
+    threshold: str
 
 
 class Order(NamedTuple):
@@ -82,30 +122,27 @@ def order(scored: Scored, threshold: float) -> Order:
     )
 
 
-def mistakes(scored: Scored, threshold: Threshold) -> list[str]:
+def mistakes(scored: Scored, threshold: Threshold) -> list[Mistakes]:
     """The worst false alarms and the worst misses, each with its maps, or why there are none."""
-    found, good = order(scored, threshold.threshold), np.asarray(scored.labels) == 0
-    kinds = (
-        ("Worst false alarms", "good", good.any(), found.alarms, "highest", "above"),
-        ("Worst misses", "defective", (~good).any(), found.misses, "lowest", "at or below"),
-    )
-    parts = []
-    for title, kind, any_of_kind, places, extreme, side in kinds:
-        parts.append(f"<h2>{title}</h2>")
-        if not any_of_kind:
-            parts.append(f"<p>There are no {kind} test images.</p>")
-        elif not places.size:
-            parts.append(f"<p>None: no {kind} test image has a score {side} the threshold.</p>")
-        else:
-            count = f"the {WORST} {extreme} of {places.size}" if places.size > WORST else "all"
-            about = f"{kind.capitalize()} test images with a score {side} the threshold: {count}, "
-            parts.append(f"<p>{about}{extreme} score first.</p>")
-            parts.append(_scale(threshold.map_max))
-            parts.extend(_large(scored, int(i), threshold.map_max) for i in places[:WORST])
-    return parts
+    places = order(scored, threshold.threshold)
+    return [
+        _worst(_ALARMS, scored, places.alarms, threshold.map_max),
+        _worst(_MISSES, scored, places.misses, threshold.map_max),
+    ]
 
 
-def _large(scored: Scored, i: int, map_max: float) -> str:
+def _worst(kind: _Kind, scored: Scored, places: np.ndarray, map_max: float) -> Mistakes:
+    if not (np.asarray(scored.labels) == kind.label).any():
+        return Mistakes(kind.title, f"There are no {kind.name} test images.")
+    scores = f"{kind.name} test image{{}} {{}} a score {kind.side} the threshold"
+    if not places.size:
+        return Mistakes(kind.title, f"None: no {scores.format('', 'has')}.")
+    some = f"the {WORST} {kind.extreme} of {places.size}" if places.size > WORST else "all"
+    about = f"{scores.format('s', 'with').capitalize()}: {some}, {kind.extreme} score first."
+    return Mistakes(kind.title, about, [_large(scored, int(i), map_max) for i in places[:WORST]])
+
+
+def _large(scored: Scored, i: int, map_max: float) -> Mistake:
     image = _shrunk(Image.fromarray(scored.images[i]), LARGE)
     anomaly = resize(scored.maps[i], (image.height, image.width))
     pictures = {
@@ -118,74 +155,61 @@ def _large(scored: Scored, i: int, map_max: float) -> str:
     mask = scored.masks[i]
     if mask is not None and mask.any():
         pictures["true mask"] = Image.fromarray(mask).resize(image.size).convert("RGB")
-    shown = "".join(
-        f"<span>{name}<img {_source(picture)}></span>" for name, picture in pictures.items()
-    )
-    caption = f"<b>score {scored.scores[i]:.4g}</b> &ensp; {page.escape(_type(scored, i))} &ensp; "
-    path = page.escape(scored.paths[i])
-    return (
-        f'<figure class="worst"><div>{shown}</div><figcaption>{caption}{path}</figcaption></figure>'
+    return Mistake(
+        {name: _embedded(picture) for name, picture in pictures.items()},
+        f"{scored.scores[i]:.4g}",
+        _type(scored, i),
+        scored.paths[i],
     )
 
 
-def _scale(map_max: float) -> str:
-    """The colours of the maps and what they mean."""
+def scale(map_max: float) -> Scale:
+    """The colours of the maps, with a white line where good images end."""
     ramp = heat.coloured(np.linspace(0, map_max, LARGE)[None], map_max)
     line = LARGE / threshold.SCALE
     ramp[:, int(line) : int(line) + 2] = 255
-    return (
-        f'<p class="scale">0 <img {_source(Image.fromarray(ramp))}> {map_max:.3g} '
-        "&ensp; the line: the highest value that a held-out good image had</p>"
-    )
+    return Scale(_embedded(Image.fromarray(ramp)), f"{map_max:.3g}")
 
 
-def thumbnails(scored: Scored, threshold: Threshold, title: str, about: str) -> list[str]:
+def thumbnails(scored: Scored, threshold: Threshold, title: str, about: str) -> Thumbnails:
     """All images by score, the threshold as a line between them, and a filter by type."""
-    found = order(scored, threshold.threshold)
+    places = order(scored, threshold.threshold)
     types = [_type(scored, i) for i in range(len(scored.paths))]
     names = sorted(set(types), key=lambda name: (name != "good", name))
-    wrong = dict.fromkeys(found.alarms.tolist(), "false alarm")
-    wrong |= dict.fromkeys(found.misses.tolist(), "missed")
-    figures = [
+    wrong = dict.fromkeys(places.alarms.tolist(), "false alarm")
+    wrong |= dict.fromkeys(places.misses.tolist(), "missed")
+    images = [
         _thumbnail(scored, i, names.index(types[i]), wrong.get(i, ""), threshold.map_max)
-        for i in found.ranked.tolist()
+        for i in places.ranked.tolist()
     ]
-    line = f"threshold {threshold.threshold:.6g}: above are called defective"
-    figures.insert(found.above, f'<p id="limit">{line}</p>')
-    counts = {"all": ("all", len(types)), "wrong": ("wrong decisions", len(wrong))}
-    counts |= {str(index): (name, types.count(name)) for index, name in enumerate(names)}
-    return [
-        f"<h2>{page.escape(title)}</h2><p>{page.escape(about)}</p>",
-        _filter(counts),
-        '<div id="gallery">',
-        *figures,
-        "</div>",
-    ]
-
-
-def _filter(counts: Mapping[str, tuple[str, int]]) -> str:
-    """Radio buttons by value, with what they show and how many; without a script, nothing."""
-    buttons = "\n".join(
-        f'<label><input type="radio" name="type" value="{value}"{" checked" * (value == "all")}> '
-        f"{page.escape(name)} ({count})</label>"
-        for value, (name, count) in counts.items()
+    return Thumbnails(
+        title,
+        about,
+        choices=[
+            Choice("all", "all", len(types)),
+            Choice("wrong", "wrong decisions", len(wrong)),
+            *(Choice(str(i), name, types.count(name)) for i, name in enumerate(names)),
+        ],
+        above=images[: places.above],
+        below=images[places.above :],
+        threshold=f"{threshold.threshold:.6g}",
     )
-    return f'<form id="filter" autocomplete="off" hidden>{buttons}</form>'
 
 
-def _thumbnail(scored: Scored, i: int, index: int, wrong: str, map_max: float) -> str:
+def _thumbnail(scored: Scored, i: int, place: int, wrong: str, map_max: float) -> Thumbnail:
     """An image and its overlay side by side, which print shows as well."""
     image = scored.images[i]
     marked = heat.overlay(image, resize(scored.maps[i], image.shape[:2]), map_max)
     left, right = (_shrunk(Image.fromarray(picture), SMALL) for picture in (image, marked))
     both = Image.fromarray(np.concatenate([np.asarray(left), np.asarray(right)], axis=1))
-    name = page.escape(scored.paths[i].replace(os.sep, "/").rsplit("/", 1)[-1])
-    decision = f" <strong>{wrong}</strong>" if wrong else ""
-    mark = ' data-wrong="wrong"' if wrong else ""
-    return (
-        f'<figure data-type="{index}"{mark} title="{page.escape(scored.paths[i])}">'
-        f"<img {_source(both)}><figcaption><b>{scored.scores[i]:.4g}</b>{decision}<br>"
-        f"{page.escape(_type(scored, i))}<br>{name}</figcaption></figure>"
+    return Thumbnail(
+        _embedded(both),
+        place,
+        wrong,
+        f"{scored.scores[i]:.4g}",
+        _type(scored, i),
+        scored.paths[i].replace(os.sep, "/").rsplit("/", 1)[-1],
+        scored.paths[i],
     )
 
 
@@ -200,9 +224,7 @@ def _shrunk(picture: Image.Image, side: int) -> Image.Image:
     return picture
 
 
-def _source(picture: Image.Image) -> str:
-    """The attributes of an <img>."""
+def _embedded(picture: Image.Image) -> Picture:
     file = io.BytesIO()
     picture.save(file, "JPEG", quality=80, optimize=True)
-    size = f'width="{picture.width}" height="{picture.height}"'
-    return f'src="{page.data_uri(file.getvalue(), "jpeg")}" {size} alt="" decoding="async"'
+    return Picture(page.data_uri(file.getvalue(), "jpeg"), picture.width, picture.height)

@@ -1,33 +1,22 @@
-"""Building blocks of the pages: tables as HTML, Markdown and JSON, pictures, a self-contained page.
+"""Building blocks of the pages: tables as HTML, Markdown and JSON, figures, a self-contained page.
 
 A table is one value with three renderings, so that the three files of a comparison cannot differ.
-All text is escaped here, since names of folders and files come from anywhere. A page asks for
-nothing outside itself, and forbids it to the browser.
+The pages are templates/, which escape what goes into them: names of folders and files come from
+anywhere. A page asks for nothing outside itself, and forbids it to the browser.
 """
 
 import base64
+import functools
 import hashlib
-import html
 import re
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
-_HEAD = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8">
-<meta http-equiv="Content-Security-Policy"
- content="default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src {allowed}">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{title}</title><style>
-body {{ font: 15px/1.45 system-ui, sans-serif; max-width: {width}; margin: 2em auto; color: #222;
- padding: 0 1em }}
-h2 {{ margin-top: 2em; border-bottom: 1px solid #ccc }}
-table {{ border-collapse: collapse; font-variant-numeric: tabular-nums }}
-th, td {{ padding: .25em 1em .25em 0; text-align: left; border-bottom: 1px solid #e4e4e4 }}
-img {{ max-width: 100%; display: block; margin: 1em 0 }}
-p, figcaption {{ max-width: 50em }} figure {{ margin: 1em 0 }}
-p.note, figcaption {{ color: #555; font-size: 13px; margin: .3em 0 }}
-{style}</style></head><body>
-"""
+import jinja2
+from markupsafe import Markup
+
+_TEMPLATES = Path(__file__).with_name("templates")
 # What Markdown reads as markup; an underscore within a word it leaves alone.
 _MARKUP = re.compile(r"[\\|`*\[\]<>&~]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])")
 NONE = "\u2013"
@@ -77,25 +66,53 @@ def text(cell: Cell) -> str:
     return str(cell).encode("utf-8", "replace").decode()
 
 
-def escape(cell: Cell) -> str:
-    """The `text` of a cell as HTML."""
-    return html.escape(text(cell))
+class Embedded(NamedTuple):
+    """A picture file that is part of the page."""
+
+    address: str  # holds the file itself
+    caption: str
 
 
-def to_html(table: Table) -> str:
-    """The table under a heading; '' without rows."""
-    if not table.rows:
-        return ""
-    head = "".join(f"<th>{escape(cell)}</th>" for cell in table.header)
-    lines = ["".join(f"<td>{escape(cell)}</td>" for cell in row) for row in table.rows]
-    body = "".join(f"<tr>{line}</tr>\n" for line in [head, *lines])
-    notes = "".join(f'\n<p class="note">{escape(note)}</p>' for note in table.notes)
-    head = f"<h2>{escape(table.title)}</h2>{_paragraph(table.about)}"
-    return f"{head}\n<table>\n{body}</table>{notes}"
+class Section(NamedTuple):
+    """Figures under a heading; without any, nothing is shown."""
+
+    title: str
+    figures: Sequence[Embedded]
+    about: str = ""
 
 
-def _paragraph(about: str) -> str:
-    return f"\n<p>{escape(about)}</p>" if about else ""
+def render(template: str, **values: Any) -> str:
+    """The page or part that a file of templates/ makes of `values`, whose texts are escaped."""
+    return environment().get_template(template).render(values)
+
+
+@functools.cache
+def environment() -> jinja2.Environment:
+    """All text is escaped, a cell is shown as `text` says, and what is missing is an error."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(_TEMPLATES),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        finalize=lambda cell: cell if isinstance(cell, Markup) else text(cell),
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.globals.update(source=_source, allowed=_allowed)
+    return environment
+
+
+def _source(name: str) -> Markup:
+    """A style or script of templates/, as it stands."""
+    return Markup((_TEMPLATES / name).read_text(encoding="utf-8"))
+
+
+def _allowed(script: str) -> Markup:
+    """What the page lets the browser run: the one `script` of templates/, or nothing."""
+    if not script:
+        return Markup("'none'")
+    digest = base64.b64encode(hashlib.sha256(_source(script).encode()).digest()).decode()
+    return Markup(f"'sha256-{digest}'")
 
 
 def to_markdown(table: Table) -> str:
@@ -129,30 +146,9 @@ def data_uri(picture: bytes, kind: str = "png") -> str:
     return f"data:image/{kind};base64,{base64.b64encode(picture).decode()}"
 
 
-def section(title: str, pictures: Sequence[tuple[bytes, str]], about: str = "") -> str:
-    """PNG files and their captions under a heading, as part of the page; '' without any."""
-    figures = [
-        f'<figure><img src="{data_uri(png)}" alt="">'
-        f"<figcaption>{escape(caption)}</figcaption></figure>"
-        for png, caption in pictures
-    ]
-    head = f"<h2>{escape(title)}</h2>{_paragraph(about)}"
-    return "\n".join([head, *figures]) if figures else ""
-
-
-def document(
-    title: str, body: Sequence[str], width: str = "62em", style: str = "", script: str = ""
-) -> str:
-    """A whole page of the parts in `body` that are not ''.
-
-    `width` is CSS, the most it takes; `style` more CSS; `script` the only JavaScript that browsers
-    run on it.
-    """
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    allowed = f"'sha256-{digest}'" if script else "'none'"
-    head = _HEAD.format(title=escape(title), width=width, style=style, allowed=allowed)
-    parts = [*filter(None, body), f"<script>{script}</script>" if script else ""]
-    return head + "\n".join(parts) + "\n</body></html>\n"
+def embedded(png: bytes, caption: str) -> Embedded:
+    """A PNG file as part of a page."""
+    return Embedded(data_uri(png), caption)
 
 
 def markdown_document(title: str, tables: Sequence[Table]) -> str:

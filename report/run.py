@@ -1,28 +1,33 @@
-"""What is written after training and scoring: scores.csv, JSON files, a report of pictures.
+"""The page of one run: report/index.html, and its figures beside it.
 
 `N` test images of `H` x `W` pixels. Scores and anomaly maps are floats, higher = more anomalous.
-The report is for two readers, a researcher and an engineer who may show it to a customer.
+The page is for two readers, a researcher and an engineer who may show it to a customer. What it
+shows of results.json is a table each; what is missing there is not shown.
 """
 
+import itertools
 import os
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 from absl import logging
+from matplotlib.figure import Figure
 
-from engine.log import PREVIEW
+from engine.log import duration, preview_file
+from evaluation.metrics import METRICS, Metric
 from evaluation.results import Scored
-from evaluation.threshold import Threshold
-from report import figures, gallery, page, report_tables
-from storage.files import safe_names, write_text
+from evaluation.threshold import Threshold, percent
+from report import figures, gallery, page
+from report.page import Section, Table
+from report.summary import errors
+from storage.files import safe_names, whole, write_text
 
 PAGE = "index.html"
 EXAMPLES = 6
 TRAINING = "training_curves.png"
 
-Draw = Callable[..., None]
-Pictures = dict[str, str]  # file name -> what the picture shows
+Results = Mapping[str, Any]
 
 
 def write_report(
@@ -30,7 +35,7 @@ def write_report(
     *,
     scored: Scored,
     held_out: Scored,
-    results: Mapping[str, Any],
+    results: Results,
     history: Sequence[Mapping[str, Any]],
     threshold: Threshold,
 ) -> None:
@@ -58,43 +63,34 @@ def write_report(
         raise ValueError(f"map_max={threshold.map_max}: the colour scale needs a positive number")
     os.makedirs(folder, exist_ok=True)
     subject = ", ".join(str(results[key]) for key in ("method", "category") if key in results)
-    curves = _write_curves(folder, scored, held_out, history, threshold, subject)
-    training = {name: curves.pop(name) for name in [TRAINING] if name in curves}
-    examples = _write_examples(folder, scored, threshold.map_max, subject)
-    inputs = {
-        name: f"what stage {name.removeprefix(PREVIEW).removesuffix('.png')} is trained on"
-        for name in sorted(os.listdir(folder))
-        if name.startswith(PREVIEW)
-    }
-    body = [
-        f"<h1>{page.escape(subject)}</h1>",
-        report_tables.verdict(results),
-        *report_tables.promise(results),
-        f'<div class="curves">{_section("Curves", folder, curves)}</div>',
-        _section("Training curves", folder, training),
-        *_images(scored, held_out, threshold),
-        *report_tables.metrics(results),
-        _section("Trained on", folder, inputs),
-        _section("Examples", folder, examples),
-        *report_tables.made(results),
-    ]
-    style = report_tables.STYLE + gallery.STYLE
-    text = page.document(subject, body, width="66em", style=style, script=gallery.SCRIPT)
+    text = page.render(
+        "run.html",
+        title=subject,
+        verdict=_verdict(results),
+        promise=_promise(results),
+        at_threshold=_errors_table(results),
+        curves=_curves(folder, scored, held_out, threshold, subject),
+        training=_training(folder, history, subject),
+        mistakes=gallery.mistakes(scored, threshold) if len(scored.paths) else [],
+        scale=gallery.scale(threshold.map_max),
+        thumbnails=_thumbnails(scored, held_out, threshold),
+        metrics=_metrics_tables(results),
+        inputs=_inputs(folder, results),
+        examples=_examples(folder, scored, threshold.map_max, subject),
+        origin=_origin_tables(results),
+    )
     write_text(os.path.join(folder, PAGE), text)
 
 
-def _images(scored: Scored, held_out: Scored, threshold: Threshold) -> list[str]:
-    """The mistakes and all test images, or, without any, the held-out images."""
+def _thumbnails(scored: Scored, held_out: Scored, threshold: Threshold) -> gallery.Thumbnails:
+    """All test images, or, without any, the calibration images."""
     if len(scored.paths):
         title = "All test images, by score"
         about = (
             "Highest, so most anomalous, first. Beside each image, in colours, where its anomaly "
             "map is higher than that of any held-out good image."
         )
-        return [
-            *gallery.mistakes(scored, threshold),
-            *gallery.thumbnails(scored, threshold, title, about),
-        ]
+        return gallery.thumbnails(scored, threshold, title, about)
     about = (
         "There are no test images, so how often defects are missed is not known. These good images "
         "were not trained on, but they set the threshold: how many of them lie above it is no "
@@ -103,53 +99,76 @@ def _images(scored: Scored, held_out: Scored, threshold: Threshold) -> list[str]
     return gallery.thumbnails(held_out, threshold, "The held-out good images, by score", about)
 
 
-def _write_curves(
-    folder: str,
-    scored: Scored,
-    held_out: Scored,
-    history: Sequence[Mapping[str, Any]],
-    threshold: Threshold,
-    subject: str,
-) -> Pictures:
-    """Draws what there is to draw."""
+def _saved(folder: str, name: str, figure: Figure, caption: str) -> page.Embedded:
+    """The figure as a file of the folder and as part of the page."""
+    png = figures.png(figure)
+    with whole(os.path.join(folder, name)) as file:
+        file.write(png)
+    return page.embedded(png, caption)
+
+
+def _curves(
+    folder: str, scored: Scored, held_out: Scored, threshold: Threshold, subject: str
+) -> Section:
+    """Curves where there are both classes, and the histogram of the scores."""
     labels, scores = np.asarray(scored.labels), np.asarray(scored.scores)
     named = {"image score": scores, **scored.terms}
-    shown: Pictures = {}
-
-    def draw(name: str, heading: str, missing: str, figure: Draw, *args: Any) -> None:
-        if missing:
-            logging.warning("%s is not drawn: %s", name, missing)
+    drawn = []
+    for name, heading, draw in (
+        ("roc.png", "ROC curve", figures.roc),
+        ("precision_recall.png", "Precision and recall", figures.precision_recall),
+    ):
+        if 0 < labels.sum() < labels.size:
+            figure = draw(labels, named, f"{heading}: {subject}")
+            drawn.append(_saved(folder, name, figure, heading))
         else:
-            figure(os.path.join(folder, name), *args, f"{heading}: {subject}")
-            shown[name] = heading
-
-    both = 0 < labels.sum() < labels.size
-    one_class = "" if both else "the test images are not of two classes, good and defective"
-    draw("roc.png", "ROC curve", one_class, figures.roc, labels, named)
-    heading = "Precision and recall"
-    draw("precision_recall.png", heading, one_class, figures.precision_recall, labels, named)
-    groups = (labels, scores, np.asarray(held_out.scores), threshold.threshold)
-    draw("histogram.png", "Image scores", "", figures.histogram, *groups)
-    missing = "" if history else "there is no training history"
-    draw(TRAINING, "Training", missing, figures.training_curves, history)
-    return shown
+            missing = "the test images are not of two classes, good and defective"
+            logging.warning("%s is not drawn: %s", name, missing)
+    heading = "Image scores"
+    figure = figures.histogram(
+        labels,
+        scores,
+        f"{heading}: {subject}",
+        calibration=np.asarray(held_out.scores),
+        threshold=threshold.threshold,
+    )
+    return Section("Curves", [*drawn, _saved(folder, "histogram.png", figure, heading)])
 
 
-def _write_examples(folder: str, scored: Scored, map_max: float, subject: str) -> Pictures:
+def _training(folder: str, history: Sequence[Mapping[str, Any]], subject: str) -> Section:
+    if not history:
+        logging.warning("%s is not drawn: %s", TRAINING, "there is no training history")
+        return Section("Training curves", [])
+    figure = figures.training_curves(history, f"Training: {subject}")
+    return Section("Training curves", [_saved(folder, TRAINING, figure, "Training")])
+
+
+def _inputs(folder: str, results: Results) -> Section:
+    """What training has left in the folder: what each stage was trained on, where it was shown."""
+    drawn = []
+    for stage in sorted(results.get("steps", {})):
+        path = os.path.join(folder, preview_file(stage))
+        if os.path.exists(path):
+            with open(path, "rb") as file:
+                drawn.append(page.embedded(file.read(), f"what stage {stage} is trained on"))
+    return Section("Trained on", drawn)
+
+
+def _examples(folder: str, scored: Scored, map_max: float, subject: str) -> Section:
     """Draws up to six images of each defect type and of good, evenly spaced by score."""
     defects = np.asarray(scored.defects, dtype=object)
-    scores, made = np.asarray(scored.scores), scored.reconstructions
-    shown: Pictures = {}
+    scores = np.asarray(scored.scores)
+    reconstructions = scored.reconstructions
+    drawn = []
     for defect, safe in safe_names(sorted(set(scored.defects))).items():
         ranked = np.flatnonzero(defects == defect)
         ranked = ranked[np.argsort(scores[ranked], kind="stable")]
         places = np.linspace(0, ranked.size - 1, min(EXAMPLES, ranked.size)).round().astype(int)
-        name, chosen = f"defect_{safe}.png", ranked[places]
+        chosen = ranked[places]
         spaced = f"{chosen.size} of {ranked.size} images, evenly spaced by score, lowest to highest"
-        figures.examples(
-            os.path.join(folder, name),
+        figure = figures.examples(
             images=scored.images[chosen],
-            reconstructions=None if made is None else made[chosen],
+            reconstructions=None if reconstructions is None else reconstructions[chosen],
             maps=scored.maps[chosen],
             masks=[scored.masks[i] for i in chosen],
             captions=[_caption(scored, i) for i in chosen],
@@ -157,8 +176,8 @@ def _write_examples(folder: str, scored: Scored, map_max: float, subject: str) -
             note=spaced,
             map_max=map_max,
         )
-        shown[name] = f"{defect}: {spaced}"
-    return shown
+        drawn.append(_saved(folder, f"defect_{safe}.png", figure, f"{defect}: {spaced}"))
+    return Section("Examples", drawn)
 
 
 def _caption(scored: Scored, i: int) -> str:
@@ -166,10 +185,125 @@ def _caption(scored: Scored, i: int) -> str:
     return f"score {scored.scores[i]:.4g}     {name[-40:]}"
 
 
-def _section(title: str, folder: str, pictures: Pictures) -> str:
-    """The pictures as part of the page; '' without any."""
-    drawn = []
-    for name, caption in pictures.items():
-        with open(os.path.join(folder, name), "rb") as file:
-            drawn.append((file.read(), caption))
-    return page.section(title, drawn)
+def _verdict(results: Results) -> list[tuple[str, str]]:
+    """The numbers that matter most, each with its meaning."""
+    image, pixel = results.get("image", {}), results.get("pixel", {})
+    threshold, rows = results.get("threshold", {}), errors(results)
+    tiles = []
+    if image.get("auroc") is not None:
+        tiles.append((f"{image['auroc']:.3f}", "image AUROC: 1 is perfect, 0.5 is chance"))
+    if pixel.get("au_pro") is not None:
+        limit = f"up to a false-positive rate of {pixel['au_pro_limit']:g}"
+        tiles.append((f"{pixel['au_pro']:.3f}", f"AU-PRO of the anomaly maps, {limit}"))
+    good = [row for row in rows if row.type == "good"]
+    defects = [row for row in rows if row.type != "good"]
+    for row in good:
+        meaning = "good test parts called defective: false alarms"
+        tiles.append((f"{row.wrong} of {row.images}", meaning))
+    if defects:
+        wrong = sum(row.wrong for row in defects)
+        count = sum(row.images for row in defects)
+        tiles.append((f"{wrong} of {count}", "defective test parts not called so: misses"))
+    if threshold and not rows:
+        tiles.append((f"{threshold['threshold']:.4g}", "threshold: defective is a score above it"))
+        tiles.append((str(threshold["held_out"]), "held-out good images, which set the threshold"))
+    if threshold:
+        rate = percent(threshold["guaranteed_rate"])
+        tiles.append((f"≤ {rate}", "of new good parts are expected to be called defective"))
+    return tiles
+
+
+class _Promise(NamedTuple):
+    """What the threshold promises."""
+
+    kept: bool
+    headline: str
+    statement: Sequence[str]
+
+
+def _promise(results: Results) -> _Promise | None:
+    if not (threshold := results.get("threshold")):
+        return None
+    kept = threshold["guaranteed"]
+    word = "guaranteed under the conditions below" if kept else "NOT guaranteed"
+    asked = percent(threshold["false_alarm_rate"])
+    return _Promise(kept, f"{asked} false alarms: {word}", threshold["statement"])
+
+
+def _errors_table(results: Results) -> Table:
+    rows = []
+    for row in errors(results):
+        one, many = ("false alarm", "false alarms") if row.type == "good" else ("miss", "misses")
+        wrong = f"{row.wrong} {one if row.wrong == 1 else many}"
+        rate = f"{one.replace(' ', '-')} rate {row.rate}"
+        rows.append([row.type, row.images, wrong, rate, row.interval])
+    header = ["type", "images", "wrong", "rate", "95 % interval"]
+    return Table("Test images at the threshold, by type", header, rows)
+
+
+def _metrics_tables(results: Results) -> list[Table]:
+    """Counts, metrics of scores and maps, what tuning chose, and checks."""
+    image = {row.name: _heading(row) for row in METRICS if row.kind == "image"}
+    pixel = {row.name: _heading(row) for row in METRICS if row.kind == "pixel"}
+    pixel |= {"au_pro_limit": "up to a false-positive rate of"}
+    by_score = {"image score": results.get("image", {}), **results.get("image_terms", {})}
+    # What is of the test set alone is the same for all terms of the score.
+    shared = {row.name: by_score["image score"].get(row.name) for row in METRICS if row.chance}
+    by_score = {name: shared | entry for name, entry in by_score.items()}
+    maps = {entry["resolution"]: entry for entry in [results.get("pixel")] if entry}
+    counts = [[name.replace("_", " "), n] for name, n in results.get("counts", {}).items()]
+    return [
+        Table("Images", ["", "number"], counts),
+        _metrics_table("Image scores", "score", image, by_score),
+        _metrics_table(
+            "Image scores by defect type, each against all good images",
+            "defect",
+            image | {"count": "images"},
+            results.get("per_defect", {}),
+        ),
+        _metrics_table("Anomaly maps, pixel by pixel", "resolution", pixel, maps),
+        _values("Own metrics", results.get("own", {})),
+        _values("Score settings chosen on made-up defects", results.get("score", {})),
+        _values("Checks on held-out normal images", results.get("checks", {})),
+    ]
+
+
+def _heading(row: Metric) -> str:
+    return row.label.removeprefix(f"{row.kind} ")
+
+
+def _metrics_table(
+    title: str, corner: str, headings: Mapping[str, str], entries: Mapping[str, Mapping[str, Any]]
+) -> Table:
+    """A row per entry; the reason why metrics are not available is told once in it."""
+    rows = []
+    for name, entry in entries.items():
+        reason = f"not available: {entry.get('reason', 'no reason was recorded')}"
+        absent = itertools.chain([reason], itertools.repeat(page.NONE))
+        rows.append([name, *(_number(entry.get(key)) or next(absent) for key in headings)])
+    return Table(title, [corner, *headings.values()], rows)
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.4f}" if isinstance(value, float) else str(value)
+
+
+def _values(title: str, values: Mapping[str, Any]) -> Table:
+    rows = [
+        [name.replace("_", " "), f"{value:.4g}" if isinstance(value, float) else value]
+        for name, value in values.items()
+    ]
+    return Table(title, ["", "value"], rows)
+
+
+def _origin_tables(results: Results) -> list[Table]:
+    """Steps and seconds of training, and with what software on which devices."""
+    training = [
+        [stage, steps, duration(results.get("seconds", {}).get(stage, 0.0))]
+        for stage, steps in results.get("steps", {}).items()
+    ]
+    software = {**results.get("versions", {}), "devices": results.get("devices", "not recorded")}
+    return [
+        Table("Training", ["stage", "steps", "time"], training),
+        Table("Software and devices", ["", "version"], list(software.items())),
+    ]

@@ -1,10 +1,35 @@
-"""What the console says of a scored run."""
+"""What is said of a scored run in words: on the console, and on its page and model card alike."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
-from evaluation import threshold
 from evaluation.metrics import METRICS
+from evaluation.threshold import percent
+
+
+class Errors(NamedTuple):
+    """How often the threshold is wrong about the test images of one type."""
+
+    type: str  # 'good', or the defect's
+    images: int
+    wrong: int
+    rate: str
+    interval: str  # 95 %, of the rate in the long run
+
+    @property
+    def kind(self) -> str:
+        """What is done to so many of them."""
+        return "called defective" if self.type == "good" else "missed"
+
+
+def errors(results: Mapping[str, Any]) -> list[Errors]:
+    """A row of each type of the test images, as results.json has them under `at_threshold`."""
+    rows = []
+    for name, entry in results.get("at_threshold", {}).items():
+        low, high = map(percent, entry["interval"])
+        rate = percent(entry["rate"])
+        rows.append(Errors(name, entry["count"], entry["wrong"], rate, f"{low} to {high}"))
+    return rows
 
 
 def summary(results: Mapping[str, Any]) -> str:
@@ -12,26 +37,23 @@ def summary(results: Mapping[str, Any]) -> str:
 
     The rest is what the threshold promises and, with test images, how often it is wrong.
     """
-
-    def shown(label: str, value: float | None, reason: str) -> str:
-        return f"no {label} ({reason})" if value is None else f"{label} {value:.3f}"
-
-    parts = [
-        shown(row.label, results[row.kind][row.name], results[row.kind].get("reason", ""))
+    metrics = [
+        _metric(row.label, results[row.kind][row.name], results[row.kind].get("reason", ""))
         for row in METRICS
         if row.in_summary
     ]
     own = results.get("own", {}).items()
-    parts += [shown(name.replace("_", " "), value, "it has no value") for name, value in own]
-    metrics_line = ", ".join(parts)
+    metrics += [_metric(name.replace("_", " "), value, "it has no value") for name, value in own]
+    line = ", ".join(metrics)
     if results["image"]["prevalence"] is None:
-        metrics_line = "no test images, so nothing is known of how often defects are missed"
-    wrong = [_wrong(name, entry) for name, entry in results["at_threshold"].items()]
+        line = "no test images, so nothing is known of how often defects are missed"
+    wrong = [
+        f"{row.wrong} of {row.images} {row.type} {row.kind} (95 % interval {row.interval})"
+        for row in errors(results)
+    ]
     judged = [f"With it, of the test images: {'; '.join(wrong)}."] if wrong else []
-    return "\n".join([metrics_line, *results["threshold"]["statement"], *judged])
+    return "\n".join([line, *results["threshold"]["statement"], *judged])
 
 
-def _wrong(name: str, entry: Mapping[str, Any]) -> str:
-    low, high = map(threshold.percent, entry["interval"])
-    kind = "called defective" if name == "good" else "missed"
-    return f"{entry['wrong']} of {entry['count']} {name} {kind} (95 % interval {low} to {high})"
+def _metric(label: str, value: float | None, reason: str) -> str:
+    return f"no {label} ({reason})" if value is None else f"{label} {value:.3f}"

@@ -288,7 +288,7 @@ def test_an_interrupted_export_leaves_nothing(config, tmp_path, monkeypatch, no_
     def interrupt(*args, **kwargs):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(model_card, "text", interrupt)
+    monkeypatch.setattr(model_card, "card_text", interrupt)
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path / "exported", config)
     assert not os.listdir(tmp_path)
@@ -310,7 +310,9 @@ def test_pixels_are_scaled_as_in_training():
 def test_the_model_card():
     trial = model_card.Trial(5, {forms.STABLEHLO: 1e-7}, 2e-7)
     fields = {"image_size": 16, "trial": trial}
-    card = model_card.text(ABOUT, ["One.", "Two."], without_onnx="", files=["x.json"], **fields)
+    card = model_card.card_text(
+        ABOUT, ["One.", "Two."], without_onnx="", files=["x.json"], **fields
+    )
     for line in (
         "# Anomaly detector: bottle",
         "- Images: 16 train, 5 calibration",
@@ -323,7 +325,7 @@ def test_the_model_card():
         "- An image scored alone and among others: scores differ by 2.0e-07.",
     ):
         assert line in card.splitlines()
-    bare = model_card.text({}, [], without_onnx="no reason", files=[], **fields)
+    bare = model_card.card_text({}, [], without_onnx="no reason", files=[], **fields)
     assert bare.startswith("# Anomaly detector\n") and "## Metrics" not in bare
     assert "## Threshold" not in bare and "{size" not in bare and ": None" not in bare
     assert "- There is no `model.onnx`: no reason." in bare.splitlines()

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
 from evaluation import bootstrap, metrics
 from evaluation.results import read_run, write_scores
@@ -144,7 +145,7 @@ def markdown_tables(text):
 def compare(tmp_path, *workdirs, test=None):
     """The page, the Markdown and the JSON of a comparison."""
     out = tmp_path / "out"
-    markdown = comparison.compare(workdirs, lambda run: test or labelled(), str(out))
+    markdown = comparison.write_comparison(workdirs, lambda run: test or labelled(), str(out))
     assert sorted(os.listdir(out)) == ["compare.html", "compare.json", "compare.md"]
     assert (out / "compare.md").read_text() == markdown
     content = json.loads((out / "compare.json").read_text(), parse_constant=pytest.fail)
@@ -153,16 +154,16 @@ def compare(tmp_path, *workdirs, test=None):
 
 @pytest.fixture(autouse=True)
 def small_pictures(monkeypatch):
-    for name in ("DPI", "PICTURE_DPI"):
-        monkeypatch.setattr(comparison.comparison_figures, name, 30)
+    for name in ("DPI", "EXAMPLES_DPI"):
+        monkeypatch.setattr(comparison.figures, name, 30)
 
 
 @pytest.fixture
 def no_pictures(monkeypatch):
     """Drawing takes most of the time, and thresholds of pixels; few tests need them."""
     monkeypatch.setattr(bootstrap, "QUANTILES", 20)
-    for name in ("curves", "histograms", "pictures"):
-        monkeypatch.setattr(comparison.comparison_figures, name, lambda *_: b"PNG")
+    for name in ("curves", "histograms", "side_by_side"):
+        monkeypatch.setattr(comparison.figures, name, lambda *_: Figure())
 
 
 def test_page_of_three_methods(tmp_path):
@@ -177,7 +178,7 @@ def test_page_of_three_methods(tmp_path):
         asked.append(run.config["data"]["image_size"])
         return labelled()
 
-    comparison.compare(runs, load, str(tmp_path / "out"))
+    comparison.write_comparison(runs, load, str(tmp_path / "out"))
     assert asked == [8]
     found = Page(tmp_path / "out" / "compare.html")
     assert len(found.sources) == 5  # curves, histograms, three types of images
@@ -306,7 +307,7 @@ def test_choice_is_the_median_and_the_hardest_by_mean_rank():
 def test_pictures_show_the_chosen_images(tmp_path, no_pictures, monkeypatch):
     seen = []
     monkeypatch.setattr(
-        comparison.comparison_figures, "pictures", lambda *given: seen.append(given) or b"PNG"
+        comparison.figures, "side_by_side", lambda *given: seen.append(given) or Figure()
     )
     runs = [write_run(tmp_path / "a", made=False), write_run(tmp_path / "b", name="B")]
     test = labelled()
@@ -377,7 +378,7 @@ def test_no_mean_where_a_category_lacks_the_number(tmp_path, no_pictures):
     runs = [write_run(tmp_path / "x0", category="x"), write_run(tmp_path / "y0", category="y")]
     runs[1] = write_run(tmp_path / "y1", category="y", test=good)
     tests = {"x": labelled(), "y": good}
-    comparison.compare(runs, lambda run: tests[run.category], str(tmp_path / "o"))
+    comparison.write_comparison(runs, lambda run: tests[run.category], str(tmp_path / "o"))
     row = Page(tmp_path / "o" / "compare.html").tables["Mean over categories"][1]
     assert row[:4] == ["AE", "all 2", "–", "–"]
 

@@ -9,6 +9,7 @@ import os
 import re
 from html.parser import HTMLParser
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,11 +17,13 @@ from absl import logging
 from matplotlib.figure import Figure
 from PIL import Image
 
+from deploy import model_card
 from evaluation import metrics, threshold
 from evaluation.results import Scored, write_scores
-from report import figures, gallery, run
+from report import comparison_tables, figures, run, summary
 from storage import files
 
+ROOT = Path(__file__).parents[2]
 SIDE = 16
 
 
@@ -251,9 +254,9 @@ def test_safe_names_are_unique_where_case_is_ignored():
 def test_examples_are_evenly_spaced_by_score(tmp_path, monkeypatch):
     seen = {}
 
-    def examples(path, **rest):
-        seen.update(rest)
-        Path(path).touch()
+    def examples(**given):
+        seen.update(given)
+        return Figure()
 
     monkeypatch.setattr(figures, "examples", examples)
     scored = scored_set(good=0, defects=["cut"] * 21)
@@ -278,7 +281,9 @@ def test_the_page_needs_nothing_outside_itself(tmp_path):
     page = Page(tmp_path / "index.html")
     assert page.addresses and all(address.startswith("data:") for address in page.addresses)
     assert "://" not in page.text and "url(" not in page.text
-    digest = base64.b64encode(hashlib.sha256(gallery.SCRIPT.encode()).digest()).decode()
+    (script,) = re.findall("<script>(.*?)</script>", page.text, re.DOTALL)
+    assert script == (ROOT / "report" / "templates" / "gallery.js").read_text()
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     policy = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src"
     assert f"{policy} 'sha256-{digest}'" in page.text
 
@@ -319,10 +324,32 @@ def test_without_test_images_the_held_out_ones_are_shown(tmp_path):
 @pytest.mark.parametrize(("top", "scale"), [(1.0, "log"), (0.04, "linear"), (-1.0, "linear")])
 def test_the_histogram_tells_good_scores_apart(top, scale):
     """Also where a defect has a score a hundred times as high: by a logarithmic scale."""
-    axes = Figure().add_subplot()
     scores = np.array([0.01, 0.02, 0.03, top])
-    figures.draw_histogram(axes, np.array([0, 0, 0, 1]), scores, "title", [0.01, 0.015])
+    labels = np.array([0, 0, 0, 1])
+    (axes,) = figures.histogram(labels, scores, "title", calibration=[0.01, 0.015]).axes
     assert axes.get_xscale() == scale
     good, defective, held_out = [patch.get_data().values for patch in axes.patches]
     assert (good.sum(), defective.sum(), held_out.sum()) == (3, 1, 2)
     assert top < 0 or (good > 0).sum() == 3
+
+
+def test_a_row_of_metrics_is_shown_everywhere(tmp_path, monkeypatch):
+    """A metric more is one more row of `METRICS`, and nothing else."""
+    lowest = metrics.Metric("image", "lowest", "lowest score", lambda _, scores: scores.min(), True)
+    for module in (metrics, summary, run, comparison_tables):
+        monkeypatch.setattr(module, "METRICS", (*metrics.METRICS, lowest))
+    scored = scored_set()
+    value = float(scored.scores.min())
+    results = results_of(scored) | {"threshold": {"statement": []}, "at_threshold": {}}
+    assert results["image"]["lowest"] == value  # as results.json has it
+    assert f"lowest score {value:.3f}" in summary.summary(results)
+    own = {"own_one": 0.25, "own_none": None}
+    write(tmp_path, scored, own=own)
+    page = Page(tmp_path / "index.html")
+    assert next(row for row in page.rows if row[0] == "score")[-1] == "lowest score"
+    assert next(row for row in page.rows if row[0] == "image score")[-1] == f"{value:.4f}"
+    assert ["own one", "0.25"] in page.rows and ["own none", "–"] in page.rows
+    assert model_card._metrics(results | {"own": own})[3:4] == [("image lowest", f"{value:.3f}")]
+    compared = SimpleNamespace(results={"own": own})
+    headings = [column.heading for column in comparison_tables.columns_of([compared])]
+    assert headings[3] == "lowest score" and headings[-2:] == ["own one", "own none"]

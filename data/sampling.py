@@ -11,13 +11,13 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-Draw = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
+StepDraw = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 # draws(dims, seed, first_step, process=(index, count)) -> (indices, flips, corners, turns) of each
 # step, endless
-Draws = Callable[..., Iterator[Draw]]
+Draws = Callable[..., Iterator[StepDraw]]
 
 # Independent random streams of one seed.
-_ORDER, _FLIPS, _HELD_OUT, _CORNERS, _TURNS, _TESTED = range(6)
+_ORDER, _FLIPS, _CALIBRATION, _CORNERS, _TURNS, _TESTED = range(6)
 
 
 def scale(pixels: np.ndarray) -> np.ndarray:
@@ -43,24 +43,24 @@ def split(
     Raises:
       ValueError: with `pick_test`, the share leaves nothing to train on.
     """
-    trained, out = held_out(seed, num_images, share)
+    trained, calibration = calibration_split(seed, num_images, share)
     if not pick_test:
-        return trained, out, trained[:0]
+        return trained, calibration, trained[:0]
     if share >= 0.5:
         raise ValueError(
             f"calibration {share} leaves nothing to train on, since with bad/ as many images again "
             "are tested with: choose less than 0.5"
         )
-    trained, picked = picked_for_test(seed, trained, len(out))
-    return trained, out, picked
+    trained, picked = picked_for_test(seed, trained, len(calibration))
+    return trained, calibration, picked
 
 
-def held_out(seed: int, num_images: int, share: float) -> tuple[np.ndarray, np.ndarray]:
+def calibration_split(seed: int, num_images: int, share: float) -> tuple[np.ndarray, np.ndarray]:
     """Sorted indices of the images that are trained on, and of those held out.
 
     At least one is held out if `share` is not 0, and never all.
     """
-    order = np.random.default_rng((seed, _HELD_OUT)).permutation(num_images)
+    order = np.random.default_rng((seed, _CALIBRATION)).permutation(num_images)
     count = min(max(round(num_images * share), 1), num_images - 1) if share else 0
     return np.sort(order[count:]), np.sort(order[:count])
 
@@ -166,7 +166,7 @@ def draws(
 
     def draw(
         dims: tuple[int, ...], seed: int, first_step: int, process: tuple[int, int] = (0, 1)
-    ) -> Iterator[Draw]:
+    ) -> Iterator[StepDraw]:
         (index, count), (local, *leading, batch) = process, dims
         devices = local * count
 

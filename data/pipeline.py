@@ -130,8 +130,8 @@ def inspect_each(
         yield from pool.map(look, samples)
 
 
-class _Kept(NamedTuple):
-    """What is kept of an image and its mask."""
+class _Resized(NamedTuple):
+    """What of an image and its mask stays in memory."""
 
     size: tuple[int, int]  # height and width of both
     pixels: np.ndarray | None  # uint8 [S, S, 3]; None where the image cannot be read
@@ -160,31 +160,31 @@ def decode(files: Files, image_size: int) -> tuple[Images, Images, str]:
     faults: list[str] = []
     with tempfile.TemporaryFile() as file:  # where masks take no memory
         masks = Bytes(file, tempfile.gettempdir())
-    each = inspect_each([*train, *test], partial(_keep, image_size))
-    for index, kept in enumerate(each):
-        faults += kept.faults
-        sums |= kept.sums
-        if kept.pixels is not None:
-            images[index], sizes[index] = kept.pixels, kept.size
-        if kept.bits is not None and index >= len(train):
-            masks.append(kept.bits)
-            mask_sizes[index] = kept.size
+    each = inspect_each([*train, *test], partial(_resized, image_size))
+    for index, resized in enumerate(each):
+        faults += resized.faults
+        sums |= resized.sums
+        if resized.pixels is not None:
+            images[index], sizes[index] = resized.pixels, resized.size
+        if resized.bits is not None and index >= len(train):
+            masks.append(resized.bits)
+            mask_sizes[index] = resized.size
     refuse_bad_files(faults)
-    trained = _images(train, images[: len(train)], sizes[: len(train)])
-    tested = _images(test, images[len(train) :], sizes[len(train) :])
-    tested = tested._replace(masks=Masks(masks, 0, mask_sizes[len(train) :]))
-    return trained, tested, scan.digest(files, sums.__getitem__)
+    train_images = _images(train, images[: len(train)], sizes[: len(train)])
+    test_images = _images(test, images[len(train) :], sizes[len(train) :])
+    test_images = test_images._replace(masks=Masks(masks, 0, mask_sizes[len(train) :]))
+    return train_images, test_images, scan.digest(files, sums.__getitem__)
 
 
-def _keep(image_size: int, sample: Sample, inspected: Inspected) -> _Kept:
+def _resized(image_size: int, sample: Sample, inspected: Inspected) -> _Resized:
     pixels, mask, sums, faults = inspected
     if pixels is None:
-        return _Kept((0, 0), None, None, sums, faults)
+        return _Resized((0, 0), None, None, sums, faults)
     size = pixels.shape[:2]
     if mask is None and sample.defect == "good":
         mask = np.broadcast_to(np.False_, size)
     bits = None if mask is None else np.packbits(mask)
-    return _Kept(size, resize(pixels, image_size), bits, sums, faults)
+    return _Resized(size, resize(pixels, image_size), bits, sums, faults)
 
 
 def _images(samples: Sequence[Sample], images: np.ndarray, sizes: np.ndarray) -> Images:
@@ -202,11 +202,12 @@ def _of_files(
     category: str, files: Files, image_size: int, copy: str, *, pick_test: bool
 ) -> Decoded:
     """The decoded copy where it was made from these very files, else a new one; '' is no copy."""
-    if copy and (kept := _up_to_date(copy, category, files, image_size, pick_test)):
-        return kept
+    if copy and (images := _up_to_date(copy, category, files, image_size, pick_test)):
+        return images
     train, test, digest = decode(files, image_size)
-    images = Decoded(category, digest if copy else "", train, test, pick_test)
-    return _with_copy(copy, images) if copy else images
+    if not copy:
+        return Decoded(category, "", train, test, pick_test)
+    return _write_copy(copy, Decoded(category, digest, train, test, pick_test))
 
 
 def _up_to_date(
@@ -226,7 +227,7 @@ def _up_to_date(
     return None
 
 
-def _with_copy(copy: str, images: Decoded) -> Decoded:
+def _write_copy(copy: str, images: Decoded) -> Decoded:
     """The images from their new copy, so that memory is free of them, or as they are without."""
     try:
         decoded.write_decoded(copy, images)
@@ -265,13 +266,10 @@ def _warn_of_missing_masks(images: Images) -> None:
 
 def _split(images: Decoded, seed: int, share: float, test: bool) -> Splits:
     count, pick = len(images.train.paths), images.pick_test
-    trained, calibration, picked = sampling.split(seed, count, share, pick_test=pick)
-    tested = images.test
-    if pick and test:
-        tested = _with_good(tested, _take(images.train, picked))
-    return Splits(
-        _take(images.train, trained), _take(images.train, calibration), tested, images.digest
-    )
+    parts = sampling.split(seed, count, share, pick_test=pick)
+    train, calibration, picked = (_take(images.train, indices) for indices in parts)
+    tested = _with_good(images.test, picked) if pick and test else images.test
+    return Splits(train, calibration, tested, images.digest)
 
 
 def _with_good(bad: Images, good: Images) -> Images:

@@ -23,8 +23,8 @@ _ORDER, _FLIPS, _CALIBRATION, _CORNERS, _TURNS, _TESTED = range(6)
 def scale(pixels: np.ndarray) -> np.ndarray:
     """uint8 in [0, 255] -> float32 in [-1, 1].
 
-    2 x - 255 is exact and one multiplication rounds: the same bits in NumPy, TensorFlow and XLA on
-    any device, where x / 127.5 - 1 is one rounding more or less, as the compiler likes.
+    2 x - 255 is exact and one multiplication rounds: the same bits in NumPy and in XLA on any device,
+    where x / 127.5 - 1 is one rounding more or less, as the compiler likes.
     """
     scaled = pixels.astype(np.float32)
     scaled *= 2  # in place: a batch is large
@@ -43,16 +43,16 @@ def split(
     Raises:
       ValueError: with `pick_test`, the share leaves nothing to train on.
     """
-    trained, calibration = calibration_split(seed, num_images, share)
+    train, calibration = calibration_split(seed, num_images, share)
     if not pick_test:
-        return trained, calibration, trained[:0]
+        return train, calibration, train[:0]
     if share >= 0.5:
         raise ValueError(
             f"calibration {share} leaves nothing to train on, since with bad/ as many images again "
             "are tested with: choose less than 0.5"
         )
-    trained, picked = picked_for_test(seed, trained, len(calibration))
-    return trained, calibration, picked
+    train, test = picked_for_test(seed, train, len(calibration))
+    return train, calibration, test
 
 
 def calibration_split(seed: int, num_images: int, share: float) -> tuple[np.ndarray, np.ndarray]:

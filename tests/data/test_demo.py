@@ -78,7 +78,7 @@ def test_defects_lie_on_the_part() -> None:
 
 def test_an_unknown_defect_is_named() -> None:
     """The message names the defect and those there are."""
-    with pytest.raises(ValueError, match="unknown defect 'rust'.*scratch"):
+    with pytest.raises(ValueError, match=r"unknown defect 'rust'.*scratch"):
         demo.render(np.random.default_rng(0), defect="rust")
 
 

@@ -164,7 +164,7 @@ def test_a_photo_is_what_training_sees_and_a_person(tmp_path, shape):
 
 @pytest.mark.parametrize("suffix", ["jpg", "png", "webp"])
 def test_training_and_test_images_come_back_to_the_bit(tmp_path, suffix):
-    """Scored again as new images, those of MVTec's layout, prepared by TFDS, are the same."""
+    """Scored again as new images, those of MVTec's layout are the same."""
     for split in ("train", "test"):
         save(tmp_path / f"root/part/{split}/good/x.{suffix}", picture(len(split), (97, 61, 3)))
     splits = pipeline.load_splits("part", tmp_path / "root", SIZE, data_dir=tmp_path / "prepared")

@@ -534,7 +534,7 @@ def test_a_copy_from_another_machine(folder, tmp_path):
         with pytest.raises(ValueError, match=f"holds bottle at {SIZE} px, not {category}"):
             pipeline.load_splits(category, path, size, data_dir=tmp_path / "none")
     path.write_text("no images")
-    with pytest.raises(ValueError, match="carried.npz holds no decoded images"):
+    with pytest.raises(ValueError, match=r"carried.npz holds no decoded images"):
         pipeline.load_splits("bottle", path, SIZE)
 
 
@@ -652,7 +652,7 @@ def test_without_the_test_set_bad_training_files_are_named_alike(folder):
     (folder / "train/good/003.png").write_text("no image")
     (folder / "train/good/004.png").write_bytes(b"")
     message = fails(folder)
-    with pytest.raises(ValueError) as caught:
+    with pytest.raises(ValueError, match="bad files") as caught:
         load(folder, test=False)
     assert str(caught.value) == message and message.startswith("2 bad files")
     shutil.rmtree(folder / "train")

@@ -70,7 +70,7 @@ def test_other_rotations_are_refused(rotation):
 
 def test_quarter_turns_need_squares():
     pixels = picture(0, (10, 4, 6, 3))
-    with pytest.raises(ValueError, match="data.rotation 90 does not fit images of 4x6 px"):
+    with pytest.raises(ValueError, match=r"data.rotation 90 does not fit images of 4x6 px"):
         pipeline.train_draws(pixels, flip=True, crop=0, rotation=90)
     pipeline.train_draws(pixels, flip=True, crop=4, rotation=90)
     pipeline.train_draws(pixels, flip=True, crop=0, rotation=180)

@@ -32,7 +32,7 @@ def test_missing_data_names_folder_source_licence_and_demo(tmp_path):
 
 @pytest.mark.parametrize("category", ["botle", "", ".", "../root/bottle"])
 def test_an_unknown_category_lists_the_known(folder, category):
-    with pytest.raises(ValueError) as caught:
+    with pytest.raises(ValueError, match="Unknown category") as caught:
         pipeline.load_splits(category, folder.parent, SIZE, data_dir=folder.parent / "tfds")
     message = str(caught.value)
     assert repr(category) in message and "\n" not in message
@@ -129,7 +129,7 @@ def test_a_product_has_a_name_of_its_own(product, category):
 
 def test_scanning_gives_names_and_kinds(product):
     files = scan.scan_folder(product)
-    assert [sample.name for sample in files.test][0] == "bad/c.bmp"
+    assert files.test[0].name == "bad/c.bmp"
     assert {sample.mask for sample in (*files.train, *files.test)} == {None}
     assert scan.scan_folder(product, test=False) == files._replace(test=[])
     assert scan.has_bad(product)

@@ -77,7 +77,7 @@ def test_all_unreadable_files_are_listed_in_one_line(tmp_path):
     save(tmp_path / "deep" / "cut.png", np.random.default_rng(0).integers(0, 256, (20, 20, 3)))
     whole = (tmp_path / "deep" / "cut.png").read_bytes()
     (tmp_path / "deep" / "cut.png").write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(ValueError, match="corruption.textures: 2 bad files") as caught:
+    with pytest.raises(ValueError, match=r"corruption.textures: 2 bad files") as caught:
         textures.read_textures(tmp_path, 8)
     message = str(caught.value)
     assert "noise.png" in message and "cut.png" in message

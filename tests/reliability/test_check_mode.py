@@ -53,8 +53,10 @@ def own_images(root, *, bad):
 def by_use(images):
     return {
         use: sorted(image.name for image in images if image.use == use)
-        for use in ("trained on", "held out for the threshold", "tested as good")
-        + ("tested as defective",)
+        for use in (
+            *("trained on", "held out for the threshold"),
+            *("tested as good", "tested as defective"),
+        )
     }
 
 
@@ -261,7 +263,7 @@ def test_all_faults_are_listed_in_one_go_and_nothing_is_written(
         assert listing(tmp_path) == before and config.to_dict() == settings
     assert "  train/good: 20 images: 18 trained on, 2 held out" in "\n".join(lines)
     # Training refuses them too.
-    with pytest.raises(ValueError, match="lost_mask.png"):
+    with pytest.raises(ValueError, match=r"lost_mask.png"):
         pipeline.load_splits("part", tmp_path / "root", SIZE, data_dir=tmp_path / "home")
 
 

@@ -19,11 +19,8 @@ import logging as python_logging
 import os
 import re
 import sys
-import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-
-_STARTED = time.monotonic()
 
 # TensorFlow reads these when it is imported, and else begins every run with lines about itself.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -35,7 +32,7 @@ startup.keep_memory()
 
 import jax
 from absl import app, flags, logging
-from ml_collections import ConfigDict, config_flags
+from ml_collections import FrozenConfigDict, config_flags
 
 import commands
 from engine import hosts, parallel, preemption
@@ -62,15 +59,17 @@ _MODE = flags.DEFINE_enum(
     "rows, heat maps and masks into --output; exit code 2 if some could not be read. export: write "
     "the scoring function, weights and threshold into --output. tune: choose the loss's weight and "
     "the score's settings for the workdir on held-out normal images with made-up defects, never on "
-    "test images; evaluate afterwards. compare: write a page about the runs in --workdirs into the "
-    "workdir. check: say how each image would be used and all that is wrong with them, without a "
+    "test images; evaluate afterwards. compare: write a page about the runs in --workdirs into "
+    "--output. check: say how each image would be used and all that is wrong with them, without a "
     "workdir; exit code 1 if anything is.",
 )
 _WORKDIRS = flags.DEFINE_list("workdirs", [], "Workdirs of finished runs, for --mode=compare.")
 _IMAGES = flags.DEFINE_string(
     "images", None, "File, folder (with all below it) or glob of new images, for --mode=predict."
 )
-_OUTPUT = flags.DEFINE_string("output", None, "Folder to write, for --mode=predict and export.")
+_OUTPUT = flags.DEFINE_string(
+    "output", None, "Folder to write, for --mode=predict, export and compare."
+)
 _SAVE_MAPS = flags.DEFINE_bool(
     "save_maps",
     False,
@@ -94,7 +93,7 @@ _PROCESSES = flags.DEFINE_integer("num_processes", None, "How many processes the
 _PROCESS = flags.DEFINE_integer("process_id", None, "Which of them this is, from 0 on.")
 
 
-def _check_flags() -> None:
+def _require_flags() -> None:
     """Raises ValueError where a flag is missing, or would be ignored without a word."""
     mode = _MODE.value
     given = {
@@ -110,30 +109,26 @@ def _check_flags() -> None:
     needed: dict[str, tuple[str, ...]] = {
         "predict": ("workdir", "images", "output"),
         "export": ("workdir", "output"),
+        "compare": ("output",),
         "check": ("config",),
     }
     taken: dict[str, tuple[str, ...]] = {
-        "train": ("config", "reuse", "coordinator_address"),
-        "evaluate": ("config", "save_maps", "coordinator_address"),
-        "tune": ("config", "coordinator_address"),
-        "compare": ("workdirs",),
         **needed,
+        "train": ("workdir", "config", "reuse", "coordinator_address"),
+        "evaluate": ("workdir", "config", "save_maps", "coordinator_address"),
+        "tune": ("workdir", "config", "coordinator_address"),
+        "compare": ("workdirs", "output"),
+        "check": ("workdir", "config"),
     }
-    if extra := [
-        f"--{name}"
-        for name, value in given.items()
-        if value and name not in ("workdir", *taken[mode])
-    ]:
+    if extra := [f"--{name}" for name, value in given.items() if value and name not in taken[mode]]:
         raise ValueError(f"{extra[0]} is not for --mode={mode}: leave it out")
     if missing := [f"--{name}" for name in needed.get(mode, ("workdir",)) if not given[name]]:
         raise ValueError(f"--mode={mode} needs {missing[0]}: python main.py --help explains it")
 
 
-def _config(workdir: str) -> ConfigDict:
-    """The config of the command line, or without one that of the workdir."""
-    if _CONFIG.value:
-        return _CONFIG.value
-    return ConfigDict(read_config(workdir))
+def _config(workdir: str) -> FrozenConfigDict:
+    """The config of the command line, or else of the workdir; nothing writes into it."""
+    return FrozenConfigDict(_CONFIG.value or read_config(workdir))
 
 
 def _run(workdir: str) -> int:
@@ -147,22 +142,19 @@ def _run(workdir: str) -> int:
         case "check":
             return 1 if commands.check(_config(workdir), workdir) else 0
         case "compare":
-            commands.compare(_WORKDIRS.value, workdir)
+            commands.compare(_WORKDIRS.value, output)
         case "tune":
             config = _config(workdir)
             with _held(workdir):
                 commands.tune(config, workdir)
-        case mode:
+        case "evaluate":
             config = _config(workdir)
             with _held(workdir):
-                commands.run(
-                    config,
-                    workdir,
-                    mode,
-                    reuse=_REUSE.value,
-                    save_maps=_SAVE_MAPS.value,
-                    started=_STARTED,
-                )
+                commands.evaluate(config, workdir, save_maps=_SAVE_MAPS.value)
+        case "train":
+            config = _config(workdir)
+            with _held(workdir):
+                commands.train(config, workdir, reuse=_REUSE.value)
     return 0
 
 
@@ -181,7 +173,7 @@ def main(argv: list[str]) -> None:
     workdir = os.path.abspath(os.path.expanduser(_WORKDIR.value)) if _WORKDIR.value else ""
     leave: Callable[[int], None] = sys.exit
     try:
-        _check_flags()
+        _require_flags()
         leave = hosts.start(_ADDRESS.value, _PROCESSES.value, _PROCESS.value)
         code = _run(workdir)
     except KeyboardInterrupt:

@@ -12,11 +12,11 @@ from engine.make import make
 from engine.method import Method, Stage, descend, init_state, num_updates
 
 
-def build(config: Any) -> Method:
-    """The method that `config` (see configs/ae.py) describes.
+def build(config: Any, num_train: int) -> Method:
+    """The method that `config` (see configs/ae.py) describes, for `num_train` training images.
 
     An epoch is `config.training.samples` draws from the training images, or, where that is 0, as
-    many as there are of them (`config.data.num_train`).
+    many as there are of them.
 
     Raises:
       ValueError: a section names nothing, what it names does not take its fields, the images are of
@@ -24,25 +24,26 @@ def build(config: Any) -> Method:
     """
     side = config.data.crop or config.data.image_size
     network = make(config.autoencoder)
-    check_network(network, side)
-    return Method(stages=(_stage(config, network, side),), score=make(config.score, network, side))
+    require_fitting(network, side)
+    stage = _stage(config, num_train, network, side)
+    return Method(stages=(stage,), score=make(config.score, network, side))
 
 
-def check_network(network: nn.Module, side: int) -> None:
+def require_fitting(network: nn.Module, side: int) -> None:
     """Raises ValueError where the network does not reconstruct images of `side` pixels."""
     image = jax.ShapeDtypeStruct((1, side, side, 3), jnp.float32)
     try:
         output, _ = jax.eval_shape(network.init_with_output, jax.random.key(0), image)
-        made = output.reconstructions.shape[1:3]
+        height, width = output.reconstructions.shape[1:3]
     except (ZeroDivisionError, TypeError, ValueError) as error:
         raise ValueError(
             f"{type(network).__name__} does not take images of {side} px ({error}): change "
             "data.image_size, data.crop or the network"
         ) from error
-    if made != (side, side):
+    if (height, width) != (side, side):
         raise ValueError(
-            f"{type(network).__name__} makes {made[0]} px of {side} px: choose data.image_size, or "
-            f"data.crop, of {made[0] or 'more'} px"
+            f"{type(network).__name__} makes {height} px of {side} px: choose data.image_size, or "
+            f"data.crop, of {height or 'more'} px"
         )
 
 
@@ -55,11 +56,11 @@ def steps_of(section: Any, num_train: int) -> int:
     return num_steps
 
 
-def _stage(config: Any, network: nn.Module, side: int) -> Stage:
+def _stage(config: Any, num_train: int, network: nn.Module, side: int) -> Stage:
     section = config.training
     optimizer = make(section.optimizer)
     step = partial(descend, make(section.loss, network), optimizer, "autoencoder")
-    num_steps = steps_of(section, config.data.num_train)
+    num_steps = steps_of(section, num_train)
     image = jnp.zeros((1, side, side, 3))
 
     def init(rng, variables):

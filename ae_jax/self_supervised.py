@@ -6,6 +6,7 @@ normalisation's averages, and what scores.
 """
 
 import dataclasses
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -17,7 +18,7 @@ import optax
 
 from ae_jax.corruption import CorruptFn
 from ae_jax.losses import over_images, reconstruct, region_means
-from ae_jax.method import check_network, steps_of
+from ae_jax.method import require_fitting, steps_of
 from ae_jax.score import of_map
 from engine import residuals
 from engine.make import make
@@ -25,6 +26,7 @@ from engine.method import (
     Method,
     Metrics,
     Score,
+    ScoreFn,
     Stage,
     TrainState,
     Tuning,
@@ -37,8 +39,8 @@ _PREVIEW = 64  # corrupted images in the picture of them
 _PREVIEW_SIDE = 128  # pixels
 
 
-def build(config: Any, textures: np.ndarray | None = None) -> Method:
-    """The method that `config` (see configs/ssae.py) describes.
+def build(config: Any, num_train: int, textures: np.ndarray | None = None) -> Method:
+    """The method that `config` (see configs/ssae.py) describes, for `num_train` training images.
 
     Args:
       config: `corruption` is a function of (textures, **fields) that gives a
@@ -51,14 +53,18 @@ def build(config: Any, textures: np.ndarray | None = None) -> Method:
     side = config.data.crop or config.data.image_size
     network = make(config.autoencoder)
     for each in {side, config.data.image_size}:  # scored are whole images
-        check_network(network, each)
+        require_fitting(network, each)
     fields = {name: value for name, value in config.corruption.items() if name != "textures"}
     corrupt = make(fields, textures)
-    score = make(config.score, network)
+
+    def score_with(fields: Mapping[str, Any]) -> ScoreFn:
+        score = make({**config.score, **fields}, network)
+        return lambda variables, images: score(_averaged(variables), images)
+
     return Method(
-        stages=(_stage(config, network, corrupt, side),),
-        score=lambda variables, images: score(_averaged(variables), images),
-        tuning=_tuning(config.tuning, network),
+        stages=(_stage(config, num_train, network, corrupt, side),),
+        score=score_with({}),
+        tuning=_tuning(config.tuning, network, score_with),
     )
 
 
@@ -67,9 +73,9 @@ def _averaged(variables: Variables) -> Variables:
     return {"autoencoder": variables["averaged"]}
 
 
-def _stage(config: Any, network: nn.Module, corrupt: CorruptFn, side: int) -> Stage:
+def _stage(config: Any, num_train: int, network: nn.Module, corrupt: CorruptFn, side: int) -> Stage:
     section = config.training
-    num_steps = steps_of(section, config.data.num_train)
+    num_steps = steps_of(section, num_train)
     optimizer = _optimizer(section, num_steps)
     loss = make(section.loss, network, corrupt)
     image = jnp.zeros((1, side, side, 3))
@@ -108,7 +114,9 @@ def _stage(config: Any, network: nn.Module, corrupt: CorruptFn, side: int) -> St
     )
 
 
-def _tuning(section: Any, network: nn.Module) -> Tuning:
+def _tuning(
+    section: Any, network: nn.Module, score_with: Callable[[Mapping[str, Any]], ScoreFn]
+) -> Tuning:
     """Each smoothing, each image score; defects as in training, but single, small and faint."""
     tops = {f"top {share}": share for share in section.tops}
 
@@ -126,6 +134,7 @@ def _tuning(section: Any, network: nn.Module) -> Tuning:
             "sum": {"image_score": "sum"},
         },
         scores=scores,
+        score=score_with,
     )
 
 

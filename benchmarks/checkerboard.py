@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 
 from data import pipeline
 from engine.make import make
-from engine.workdir import read_config
+from engine.workdir import read_config, read_facts
 from evaluation.scoring import restore_scorer, score_all
 
 
@@ -48,7 +48,8 @@ def main() -> None:
             data_dir=data.prepared,
         ).calibration.images
         normal = np.concatenate(list(pipeline.eval_batches(images, 16)))
-        score = score_all(restore_scorer(make(config.method, config), workdir), [normal])
+        method = make(config.method, config, read_facts(workdir).num_train)
+        score = score_all(restore_scorer(method, workdir), [normal])
         residual = np.square(normal - score.reconstruction).mean()
         ratio = checkerboard(score.reconstruction) / checkerboard(normal)
         shares = " | ".join(f"{grid_share(score.map, period):.5f}" for period in (2, 4, 8))

@@ -33,7 +33,7 @@ def main() -> None:
     startup.prepare()
     config = (ssae_small if arguments.small else ssae).get_config()
     config.autoencoder.dtype = arguments.dtype
-    stage = make(config.method, config).stages[0]
+    stage = make(config.method, config, 16).stages[0]
     size, batch = config.data.image_size, config.training.batch_size
     images = np.random.default_rng(0).uniform(-1, 1, (batch, size, size, 3)).astype(np.float32)
     fields = {name: value for name, value in config.corruption.items() if name != "textures"}

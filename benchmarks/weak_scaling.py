@@ -97,9 +97,8 @@ def measure(devices: int, batch: int, category: str, rounds: int) -> list[dict[s
     rows = []
     for name, (module, section) in _CASES.items():
         config = module.get_config(category)
-        config.data.num_train = _IMAGES
         config[section].batch_size = devices * batch
-        stage = make(config.method, config).stages[0]
+        stage = make(config.method, config, _IMAGES).stages[0]
         _, steps = next(dispatches(0, stage.num_steps, Every(**config.every), grouped=True))
         dims = (devices, steps, *stage.batch_dims[:-1], batch)
         shape = (_IMAGES, config.data.image_size, config.data.image_size, 3)

@@ -1,13 +1,15 @@
 """What main.py's modes do: the place where the images, a method and the engine meet.
 
-Each command takes folders, and a config where it trains, and raises ValueError, OSError or
-FloatingPointError with one line that says what is wrong and the way out.
+Each command takes folders, and a config where it trains or judges, and raises ValueError, OSError
+or FloatingPointError with one line that says what is wrong and the way out.
 """
 
 from commands.check import check
 from commands.compare import compare
-from commands.predict import export, predict, restore_scorer
-from commands.train import run
+from commands.evaluate import evaluate
+from commands.export import export
+from commands.predict import predict, restore_scorer
+from commands.train import train
 from commands.tune import tune
 
-__all__ = ["check", "compare", "export", "predict", "restore_scorer", "run", "tune"]
+__all__ = ["check", "compare", "evaluate", "export", "predict", "restore_scorer", "train", "tune"]

@@ -9,7 +9,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from commands import inputs
-from commands.train import false_alarm_rate
+from commands.evaluate import require_judgement
 from data import pipeline
 from data.check import CALIBRATION, check_data
 from data.images import one_line
@@ -23,7 +23,7 @@ def check(config: ConfigDict, workdir: str) -> int:
     Every image and mask is decoded. Nothing is written, and no device is started.
 
     Args:
-      config: is left as it is.
+      config: as for training.
       workdir: where the images of the category 'demo' lie; else it may be ''.
 
     Returns:
@@ -32,8 +32,7 @@ def check(config: ConfigDict, workdir: str) -> int:
     Raises:
       ValueError, OSError: there is no such data set, or a folder cannot be listed.
     """
-    config = ConfigDict(config.to_dict())
-    inputs.place(config, workdir)
+    config = inputs.located(config, workdir)
     problems = []
     if config.data.category == "demo" and not (workdir and os.path.isdir(config.data.root)):
         print("The images of 'demo' are made when a run starts: there are none to check.")
@@ -58,14 +57,14 @@ def _check_images(config: ConfigDict) -> list[str]:
         config.data.image_size,
         calibration=config.data.calibration,
         seed=config.seed,
-        folder=config.data.get("folder", ""),
+        folder=config.data.folder,
     )
     for line in report.findings:
         print(line)
     count = sum(image.use == CALIBRATION for image in report.images)
     warnings, problems = list(report.warnings), list(report.problems)
     try:
-        rate = false_alarm_rate(config)
+        rate = require_judgement(config).false_alarm_rate
         if said := threshold.shortfall(rate, count):
             warnings.append(said)
         else:

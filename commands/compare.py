@@ -1,13 +1,13 @@
 """Finished runs side by side."""
 
 import os
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from ml_collections import ConfigDict
 
 from commands import inputs
 from data.decoded import Images
+from evaluation.results import Run
 from report import comparison
 
 
@@ -18,12 +18,12 @@ def compare(workdirs: Sequence[str], output: str) -> None:
       ValueError, OSError: one line that says what is wrong and the way out.
     """
 
-    def load_test(config: Mapping[str, Any]) -> Images:
-        splits = inputs.read(ConfigDict(config))
-        if splits.digest != config["data"]["digest"]:
+    def load_test(run: Run) -> Images:
+        splits = inputs.read(ConfigDict(run.config))
+        if splits.digest != run.facts.digest:
             raise ValueError(
-                f"the images of {config['data']['category']} in {config['data']['root']} have "
-                "changed since the runs were trained: put them back, or train again"
+                f"the images of {run.category} in {run.config['data']['root']} have changed since "
+                "the runs were trained: put them back, or train again"
             )
         return splits.test
 

@@ -4,32 +4,37 @@ import os
 from typing import Any
 
 import numpy as np
-from ml_collections import ConfigDict
+from ml_collections import ConfigDict, FrozenConfigDict
 
 from data import demo, pipeline, textures
 from engine import batches, hosts
+from engine.workdir import Facts
 
 
-def load(config: ConfigDict, workdir: str) -> pipeline.Splits:
-    """The images; those of the category 'demo' are generated into the workdir first."""
-    place(config, workdir)
+def located(config: ConfigDict, workdir: str) -> FrozenConfigDict:
+    """The config with absolute folders of images; those of the category 'demo' in the workdir.
+
+    So a workdir's config says where the images lie, wherever a later command is given.
+    """
+    settings = ConfigDict(config.to_dict())
+    if settings.data.category == "demo":
+        settings.data.root = settings.data.prepared = os.path.join(workdir, "data")
+    settings.data.root = os.path.abspath(os.path.expanduser(settings.data.root))
+    if settings.data.folder:
+        settings.data.folder = os.path.abspath(os.path.expanduser(settings.data.folder))
+    return FrozenConfigDict(settings)
+
+
+def load(config: ConfigDict) -> pipeline.Splits:
+    """The images of a `located` config; those of the category 'demo' are generated first."""
     with hosts.main_first("images"):
         if config.data.category == "demo":
             demo.generate_demo(config.data.root)
         return read(config)
 
 
-def place(config: ConfigDict, workdir: str) -> None:
-    """Makes the folders of the images absolute; that of the category 'demo' is in the workdir."""
-    if config.data.category == "demo":
-        config.data.root = config.data.prepared = os.path.join(workdir, "data")
-    config.data.root = os.path.abspath(os.path.expanduser(config.data.root))
-    if config.data.get("folder"):
-        config.data.folder = os.path.abspath(os.path.expanduser(config.data.folder))
-
-
 def read(config: ConfigDict, *, test: bool = True) -> pipeline.Splits:
-    """The images, where `place` has been called; without `test`, no test file is opened."""
+    """The images of a `located` config; without `test`, no test file is opened."""
     return pipeline.load_splits(
         config.data.category,
         config.data.root,
@@ -38,24 +43,27 @@ def read(config: ConfigDict, *, test: bool = True) -> pipeline.Splits:
         seed=config.seed,
         data_dir=config.data.prepared,
         test=test,
-        folder=config.data.get("folder", ""),
+        folder=config.data.folder,
     )
+
+
+def facts_of(splits: pipeline.Splits) -> Facts:
+    """What a run is bound to besides its config."""
+    return Facts(num_train=len(splits.train.images), digest=splits.digest)
 
 
 def augmentation(config: ConfigDict) -> dict[str, Any]:
     """How training images are cut, mirrored and turned: the keywords of `pipeline.train_draws`."""
-    # Workdirs of older versions lack two of these; methods that see whole images, the crop.
-    crop, rotation = config.data.get("crop", 0), config.data.get("rotation", 0)
-    return {"flip": config.data.flip, "crop": crop, "rotation": rotation}
+    crop = config.data.get("crop", 0)  # there are methods that see whole images alone
+    return {"flip": config.data.flip, "crop": crop, "rotation": config.data.rotation}
 
 
 def training_batches(config: ConfigDict, images: np.ndarray) -> batches.Batches:
     """Training batches, gathered on the device where the config allows and the images fit."""
-    # Workdirs of older versions do not say it.
-    resident, options = config.data.get("resident", True), augmentation(config)
+    options = augmentation(config)
     draws = pipeline.train_draws(images, **options)
     streamed = pipeline.train_images(images, draws)
-    if not resident:
+    if not config.data.resident:
         return batches.streamed(streamed, crop=options["crop"])
     return batches.resident_if_it_fits(images, draws, streamed, crop=options["crop"])
 

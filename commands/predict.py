@@ -1,62 +1,31 @@
-"""From a trained workdir to decisions on new images, and to a folder that needs no code of ours."""
+"""From a trained workdir to decisions on new images."""
 
-import json
 import os
 import time
 from collections.abc import Callable
-from typing import NamedTuple
 
 import numpy as np
-from ml_collections import ConfigDict
 
-from commands import inputs
-from commands.runs import Networks, networks, require_finished
-from data import photos, sampling
+from commands.runs import restore_detector
+from data import photos
 from deploy import prediction
-from deploy.export import export as export_forms
-from deploy.export import require_new_folder
 from deploy.prediction import Prediction
 from engine import startup
-from engine.method import Score
-from engine.workdir import read_config
-from evaluation import threshold
-from evaluation.scoring import scorer_of
-from evaluation.threshold import Threshold
 
 _BATCH = 32
-
-
-class _Detector(NamedTuple):
-    """A finished workdir."""
-
-    config: ConfigDict
-    networks: Networks
-    threshold: Threshold
-
-    def scorer(self) -> Callable[[np.ndarray], Score]:
-        """Of uint8 [B, S, S, 3]."""
-        scorer = scorer_of(self.networks.method, self.networks.variables)
-        return lambda pixels: scorer(sampling.scale(pixels))
-
-
-def _restore(workdir: str) -> _Detector:
-    config = ConfigDict(read_config(workdir))
-    found = networks(config, workdir)
-    require_finished(found.method, found.origin["step"], workdir)
-    return _Detector(config, found, threshold.read_threshold(workdir, found.origin))
 
 
 def restore_scorer(workdir: str) -> Callable[[str | os.PathLike | np.ndarray], Prediction]:
     """A function that decides on one image: the path of a file, or its pixels.
 
-    It takes a path, or uint8 [H, W, 3] of any size, and returns a `Prediction` (engine/
+    It takes a path, or uint8 [H, W, 3] of any size, and returns a `Prediction` (deploy/
     prediction.py): decision, score, threshold, p_value, region, map; it raises ValueError with the
     reason where the image cannot be read.
 
     Raises:
       ValueError, OSError: the workdir is not trained to its end or has no threshold.json.
     """
-    detector = _restore(os.path.abspath(os.path.expanduser(workdir)))
+    detector = restore_detector(os.path.abspath(os.path.expanduser(workdir)))
     scorer, image_size = detector.scorer(), detector.config.data.image_size
 
     def score(image: str | os.PathLike | np.ndarray) -> Prediction:
@@ -67,7 +36,7 @@ def restore_scorer(workdir: str) -> Callable[[str | os.PathLike | np.ndarray], P
         )
         if photo.pixels is None:
             raise ValueError(f"{photo.path}: {photo.reason}")
-        return prediction.predict(scorer, [photo], detector.threshold, 1)[0]
+        return prediction.decide_on(scorer, [photo], detector.threshold, 1)[0]
 
     return score
 
@@ -80,9 +49,9 @@ def predict(workdir: str, pattern: str, output: str) -> int:
     Raises:
       ValueError, OSError: one line that says what is wrong and the way out.
     """
-    prediction.claim(output)
+    prediction.require_new_output(output)
     startup.give_back_memory()
-    detector = _restore(workdir)
+    detector = restore_detector(workdir)
     paths = photos.find(pattern)
     batch_size = min(_BATCH, len(paths))
     start = time.perf_counter()
@@ -99,36 +68,3 @@ def predict(workdir: str, pattern: str, output: str) -> int:
     print(f"{counts.total()} images: {named} ({rate:.3g} images/s)")
     print(f"Rows: {os.path.join(output, prediction.ROWS[0])}")
     return counts[prediction.UNREADABLE]
-
-
-def export(workdir: str, output: str) -> None:
-    """Writes the workdir's scoring function into the new folder `output`, as deploy/export.py says.
-
-    Raises:
-      ValueError, OSError: one line that says what is wrong and the way out; then there is no
-        `output`.
-    """
-    require_new_folder(output)
-    detector = _restore(workdir)
-    config, found = detector.config, detector.networks
-    splits = inputs.load(config, workdir)
-    if splits.digest != config.data.digest:
-        raise ValueError(
-            f"the images of {config.data.category} have changed since training, and exported forms "
-            "are tried on those that the threshold comes from: put them back"
-        )
-    with open(os.path.join(workdir, "results.json"), encoding="utf-8") as file:
-        results = json.load(file)
-    content = threshold.content(detector.threshold, found.origin)
-    files = {threshold.THRESHOLD_FILE: content, "config.json": config.to_dict()}
-    export_forms(
-        found.method,
-        found.variables,
-        output,
-        images=np.asarray(splits.calibration.images),
-        score_threshold=detector.threshold.threshold,
-        files={name: json.dumps(value, indent=2) + "\n" for name, value in files.items()},
-        about=results,
-        statement=content["statement"],
-    )
-    print(f"Exported: {output}")

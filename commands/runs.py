@@ -1,16 +1,20 @@
-"""What a workdir holds: whose it is, and its networks with what was chosen for them."""
+"""A run's networks, from its workdir, with what was chosen for them."""
 
 import os
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from ml_collections import ConfigDict
+import numpy as np
+from ml_collections import ConfigDict, FrozenConfigDict
 
+from data import sampling
 from engine import parallel
 from engine.make import make
-from engine.method import Method, Variables
-from engine.workdir import claim, read_config
-from evaluation import tuning
-from evaluation.scoring import restore
+from engine.method import Method, Score, Variables
+from engine.workdir import Facts, claim, read_config, read_facts
+from evaluation.scoring import restore, scorer_of
+from evaluation.threshold import Threshold, read_threshold
+from evaluation.tuning import read_choice
 
 # What of a config says where images lie and how a run is watched and judged, not what it learns.
 FREE = (
@@ -19,39 +23,70 @@ FREE = (
 )
 
 
-class Networks(NamedTuple):
+class RunNetworks(NamedTuple):
     """Networks that score."""
 
-    method: Method
+    method: Method  # with the score's fields that tuning chose
     variables: Variables
-    origin: dict[str, Any]  # folder, stage, step, and the score's fields that tuning chose
+    origin: dict[str, Any]  # folder, stage, step, and these fields
 
 
-def networks(config: ConfigDict, workdir: str) -> Networks:
-    """The workdir's networks; `config` gets the fields of the score that tuning chose.
+class Detector(NamedTuple):
+    """A finished workdir."""
+
+    config: FrozenConfigDict
+    facts: Facts
+    networks: RunNetworks
+    threshold: Threshold
+
+    def scorer(self) -> Callable[[np.ndarray], Score]:
+        """Of uint8 [B, S, S, 3]."""
+        scorer = scorer_of(self.networks.method, self.networks.variables)
+        return lambda pixels: scorer(sampling.scale(pixels))
+
+
+def restore_networks(config: ConfigDict, facts: Facts, workdir: str) -> RunNetworks:
+    """The workdir's networks, and the score that tuning chose for them.
 
     Raises:
       FileNotFoundError: there is no checkpoint.
       ValueError: what tuning wrote is damaged.
     """
-    folder, chosen = tuning.read_choice(workdir)
-    config.get("score", {}).update(chosen)
-    method = make(config.method, config)
+    folder, chosen = read_choice(workdir)
+    method = make(config.method, config, facts.num_train)
+    if chosen:
+        method = method._replace(score=method.tuning.score(chosen))
     variables, step = restore(method, folder)
     origin = {"folder": os.path.relpath(folder, workdir), "stage": method.stages[-1].name}
-    return Networks(method, variables, {**origin, "step": step, "score": chosen})
+    return RunNetworks(method, variables, {**origin, "step": step, "score": chosen})
 
 
-def rejoin(config: ConfigDict, workdir: str) -> None:
+def restore_detector(workdir: str) -> Detector:
+    """What a workdir decides with.
+
+    Raises:
+      ValueError, OSError: it is not trained to its end, damaged, or has no threshold.json.
+    """
+    config, facts = FrozenConfigDict(read_config(workdir)), read_facts(workdir)
+    networks = restore_networks(config, facts, workdir)
+    require_finished(networks.method, networks.origin["step"], workdir)
+    return Detector(config, facts, networks, read_threshold(workdir, networks.origin))
+
+
+def rejoin(config: ConfigDict, workdir: str) -> Facts:
     """Holds `config` against that of the trained workdir, which gets its free fields.
+
+    Returns:
+      The facts of the data that was trained on.
 
     Raises:
       FileNotFoundError: no run has claimed the workdir.
       ValueError: the workdir belongs to another experiment.
     """
-    trained = read_config(workdir)["data"]
-    config.data.update(num_train=trained["num_train"], digest=trained["digest"])
-    claim(workdir, config.to_dict(), free=FREE, main=parallel.is_main())
+    read_config(workdir)  # says how to get one, where there is none
+    facts = read_facts(workdir)
+    claim(workdir, config.to_dict(), facts, free=FREE, main=parallel.is_main())
+    return facts
 
 
 def require_finished(method: Method, step: int, workdir: str) -> None:

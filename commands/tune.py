@@ -3,14 +3,15 @@
 import os
 from typing import Any
 
-from ml_collections import ConfigDict
+from ml_collections import ConfigDict, FrozenConfigDict
 
 from commands import inputs
 from commands.runs import rejoin, require_finished
-from commands.train import train_stages
+from commands.train import train_networks
 from data import pipeline
 from engine import parallel
 from engine.make import make
+from engine.workdir import Facts
 from evaluation import tuning
 from evaluation.scoring import restore
 
@@ -18,28 +19,28 @@ from evaluation.scoring import restore
 def tune(config: ConfigDict, workdir: str) -> dict[str, Any]:
     """Chooses network and score on held-out normal images with made-up defects.
 
-    Writes `workdir/tuning.json`, where `run` finds it. A network is trained for each weight of the
-    loss in `config.tuning.corrupted_weights` besides the workdir's own, below `workdir/tuning/`; an
-    interrupted one goes on. No test image is opened. Of several processes the main one alone
+    Writes `workdir/tuning.json`, where evaluation finds it. A network is trained for each weight
+    of the loss in `config.tuning.corrupted_weights` besides the workdir's own, in `workdir/tuning/`;
+    an interrupted one goes on. No test image is opened. Of several processes the main one alone
     chooses.
 
     Raises:
       ValueError, OSError, FloatingPointError: one line that says what is wrong and the way out.
     """
-    method = make(config.method, config)
-    if method.tuning is None:
+    config = inputs.located(config, workdir)
+    if "tuning" not in config:
         raise ValueError(
             f"{config.name} leaves nothing to tune: --mode=tune is for configs/ssae.py"
         )
-    inputs.place(config, workdir)
-    rejoin(config, workdir)
+    facts = rejoin(config, workdir)
+    method = make(config.method, config, facts.num_train)
     require_finished(method, restore(method, workdir)[1], workdir)
     splits = inputs.read(config, test=False)
     if not len(splits.calibration.images):
         raise ValueError(
             "no normal images are held out to tune on: train with data.calibration > 0"
         )
-    folders = _trained_weights(config, workdir, splits)
+    folders = _trained_weights(config, facts, workdir, splits)
     if not parallel.is_main():
         return {}
     networks = {
@@ -62,7 +63,9 @@ def tune(config: ConfigDict, workdir: str) -> dict[str, Any]:
     return content
 
 
-def _trained_weights(config: ConfigDict, workdir: str, splits: pipeline.Splits) -> dict[str, str]:
+def _trained_weights(
+    config: ConfigDict, facts: Facts, workdir: str, splits: pipeline.Splits
+) -> dict[str, str]:
     """Name -> folder below the workdir of a network for each weight of the loss, the own first."""
     loss = config.training.loss
     folders = {f"corrupted_weight={loss.get('corrupted_weight')}": "."}
@@ -70,7 +73,12 @@ def _trained_weights(config: ConfigDict, workdir: str, splits: pipeline.Splits) 
     for weight in map(float, weights):  # a text from a stranger's config could name any folder
         if (name := f"corrupted_weight={weight}") not in folders:
             folders[name] = os.path.join("tuning", name)
-            variant = config.copy_and_resolve_references()
-            variant.training.loss.corrupted_weight = weight
-            train_stages(variant, os.path.join(workdir, folders[name]), splits)
+            variant = _with_weight(config, weight)
+            train_networks(variant, facts, os.path.join(workdir, folders[name]), splits)
     return folders
+
+
+def _with_weight(config: ConfigDict, weight: float) -> FrozenConfigDict:
+    variant = ConfigDict(config.to_dict())
+    variant.training.loss.corrupted_weight = weight
+    return FrozenConfigDict(variant)

@@ -1,38 +1,27 @@
-"""The convolutional autoencoder with the seed's settings.
+"""The convolutional autoencoder with the original settings.
 
 python main.py --config=configs/ae.py:bottle --config.data.root=DIR --workdir=W
 
-The seed states size, flip, range, batch, learning rate, epochs and latent length, but no layers;
-the table is our reconstruction: six 4x4 convolutions of stride 2 with batch normalisation and
-LeakyReLU 0.2, of 32, 64, 128, 256, 512, 512 channels, a dense layer to 1024, and their mirror,
-which ends in tanh. Nor does it say how its decoder upsamples: docs/results.md says why it is
-nearest-neighbour upsampling with 3x3 convolutions here. `:demo` draws its own data and ends within
-3 minutes on 2 CPU cores.
+The original settings are size, flip, range, batch, learning rate, epochs and latent length, but
+name no layers; these are our reconstruction: six 4x4 convolutions of stride 2 with batch
+normalisation and LeakyReLU 0.2, of 32, 64, 128, 256, 512, 512 channels, a dense layer to 1024, and
+their mirror, which ends in tanh. Nor do they say how the decoder upsamples: docs/results.md says
+why it is nearest-neighbour upsampling with 3x3 convolutions here. `:demo` draws its own data and
+ends within 3 minutes on 2 CPU cores.
 """
 
 from ml_collections import ConfigDict
 
+from configs import base
+
 
 def get_config(category: str = "bottle") -> ConfigDict:
     """256 px, latent 1024, batch 70, Adam 1e-3, 300 epochs, squared error."""
-    config = ConfigDict()
+    config = base.get_config(category)
     config.name = "convolutional AE"
-    config.seed = 0
     config.method = dict(fn="ae_jax:build")
-    config.data = dict(
-        category=category,
-        root="~/tensorflow_datasets/downloads/manual/mvtec_ad",
-        folder="",  # of good images, in place of root; see README
-        image_size=256,
-        crop=0,  # side of the random crops that are trained on; 0: whole images
-        flip=True,  # training images, left to right
-        rotation=0,  # turned by multiples of so many degrees, 90 or 180; 0: not
-        calibration=0.1,  # share of the training images held out
-        prepared="~/tensorflow_datasets",  # where the decoded copies go
-        resident=True,  # on every device, where they fit; else streamed from the host
-        num_train=0,  # these two are filled in when the run starts
-        digest="",
-    )
+    config.data.image_size = 256
+    config.data.crop = 0  # side of the random crops that are trained on; 0: whole images
     config.autoencoder = dict(
         fn="ae_jax.models:ConvolutionalAutoencoder",
         latent=1024,
@@ -50,10 +39,6 @@ def get_config(category: str = "bottle") -> ConfigDict:
         optimizer=dict(fn="optax:adam", learning_rate=1e-3),
     )
     config.score = dict(fn="ae_jax.score:mean_squared", stride=32, smoothing=0.0)
-    # The share of good parts that may be called defective; held-out good images set the threshold.
-    config.threshold = dict(false_alarm_rate=0.05)
-    # Pixel metrics at 256 x 256; 0: at each mask's own size.
-    config.evaluation = dict(pixel_size=256)
     config.every = dict(log=20, save=100, pictures=100)  # steps
 
     if category == "demo":

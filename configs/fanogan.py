@@ -1,4 +1,4 @@
-"""f-AnoGAN with the seed's networks and settings.
+"""f-AnoGAN with the original networks and settings.
 
 python main.py --config=configs/fanogan.py:bottle --config.data.root=DIR --workdir=W
 
@@ -9,28 +9,16 @@ the command line: `--config.gan.n_critic=3`.
 
 from ml_collections import ConfigDict
 
+from configs import base
+
 
 def get_config(category: str = "bottle") -> ConfigDict:
     """64 px, z = 100, batch 32, learning rate 2e-4, n_critic 5, 1500 + 200 epochs."""
-    config = ConfigDict()
+    config = base.get_config(category)
     config.name = "f-AnoGAN"
-    config.seed = 0
-    config.latent = 100
     config.method = dict(fn="fanogan_jax:build")
-    config.data = dict(
-        category=category,
-        root="~/tensorflow_datasets/downloads/manual/mvtec_ad",
-        folder="",  # of good images, in place of root; see README
-        image_size=64,
-        flip=True,  # training images, left to right
-        rotation=0,  # turned by multiples of so many degrees, 90 or 180; 0: not
-        calibration=0.1,  # share of the training images held out
-        prepared="~/tensorflow_datasets",  # where the decoded copies go
-        resident=True,  # on every device, where they fit; else streamed from the host
-        num_train=0,  # these two are filled in when the run starts
-        digest="",
-    )
-
+    config.data.image_size = 64
+    config.latent = 100
     config.generator = dict(fn="fanogan_jax.models:Generator", features=(128, 128, 64))
     config.critic = dict(fn="fanogan_jax.models:Critic", features=(16, 32, 64, 128))
     config.encoder = dict(fn="fanogan_jax.models:Encoder", features=(16, 32, 64, 128))
@@ -56,10 +44,6 @@ def get_config(category: str = "bottle") -> ConfigDict:
         optimizer=dict(adam),
     )
     config.score = dict(fn="fanogan_jax.score:residual", kappa=1.0)
-    # The share of good parts that may be called defective; held-out good images set the threshold.
-    config.threshold = dict(false_alarm_rate=0.05)
-    # Pixel metrics at 256 x 256; 0: at each mask's own size.
-    config.evaluation = dict(pixel_size=256)
     config.every = dict(log=20, save=200, pictures=200)  # steps
 
     if category == "demo":

@@ -13,18 +13,15 @@ from ml_collections import ConfigDict
 
 
 def get_config(workdir: str) -> ConfigDict:
-    """What `workdir`/config.json says, and the sections that older versions did not write.
+    """What `workdir`/config.json says.
 
     Raises:
       OSError, ValueError: there is no such file, or it is damaged.
     """
     path = Path(workdir).expanduser() / "config.json"
     try:
-        config = ConfigDict(json.loads(path.read_text(encoding="utf-8")))
+        return ConfigDict(json.loads(path.read_text(encoding="utf-8")))
     except FileNotFoundError as error:
         raise FileNotFoundError(f"{path} does not exist: train into this workdir first") from error
     except (ValueError, TypeError) as error:
         raise ValueError(f"{path} is damaged ({error}): choose another workdir") from error
-    if "threshold" not in config:
-        config.threshold = dict(false_alarm_rate=0.05)
-    return config

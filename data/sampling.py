@@ -23,8 +23,8 @@ _ORDER, _FLIPS, _CALIBRATION, _CORNERS, _TURNS, _TESTED = range(6)
 def scale(pixels: np.ndarray) -> np.ndarray:
     """uint8 in [0, 255] -> float32 in [-1, 1].
 
-    2 x - 255 is exact and one multiplication rounds: the same bits in NumPy and in XLA on any device,
-    where x / 127.5 - 1 is one rounding more or less, as the compiler likes.
+    2 x - 255 is exact and one multiplication rounds: the same bits in NumPy and in XLA, on
+    any device, where x / 127.5 - 1 is one rounding more or less, as the compiler likes.
     """
     scaled = pixels.astype(np.float32)
     scaled *= 2  # in place: a batch is large

@@ -43,7 +43,7 @@ def require_new_folder(output: str) -> None:
         raise FileExistsError(f"{output} exists: name a new folder in --output, or remove this one")
 
 
-def export(
+def write_export(
     method: Method,
     variables: Variables,
     output: str,

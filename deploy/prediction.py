@@ -13,7 +13,7 @@ import re
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -21,6 +21,7 @@ from absl import logging
 from PIL import Image
 from tqdm import tqdm
 
+from data.photos import Photo
 from engine.method import Score
 from evaluation.maps import Region, largest_region, resize
 from evaluation.threshold import Threshold, p_values
@@ -30,33 +31,9 @@ from storage.files import as_text
 ROWS = ("predictions.csv", "predictions.jsonl")
 PICTURES = ("heat_maps", "overlays", "masks")
 REGION = tuple(f"region_{name}" for name in Region._fields)
-COLUMNS = ("path", "decision", "score", "threshold", "p_value", *REGION, "pictures", "reason")
+ROW_COLUMNS = ("path", "decision", "score", "threshold", "p_value", *REGION, "pictures", "reason")
 DECISIONS = GOOD, DEFECTIVE, UNREADABLE = "good", "defective", "unreadable"
 _SILENCE = 10  # seconds between two lines of the log, where there is no progress bar
-
-
-class Photo(Protocol):
-    """An image file, read for scoring."""
-
-    @property
-    def path(self) -> str:
-        """Where it lies."""
-
-    @property
-    def pixels(self) -> np.ndarray | None:
-        """What the networks see, uint8 [S, S, 3]; None where it could not be read."""
-
-    @property
-    def shown(self) -> np.ndarray | None:
-        """What people see, uint8 [h, w, 3]."""
-
-    @property
-    def size(self) -> tuple[int, int]:
-        """The file's own height and width."""
-
-    @property
-    def reason(self) -> str:
-        """Why it could not be read, or ''."""
 
 
 class Prediction(NamedTuple):
@@ -72,7 +49,7 @@ class Prediction(NamedTuple):
     reason: str = ""
 
 
-def predict(
+def decide_on(
     scorer: Callable[[np.ndarray], Score],
     photos: Sequence[Photo],
     threshold: Threshold,
@@ -131,11 +108,11 @@ def predict_all(
     One bad image costs its own row: it is listed with the reason, and the next is scored.
 
     Args:
-      scorer: as for `predict`.
+      scorer: as for `decide_on`.
       batches: of at most `batch_size` photos each.
       threshold: of the same networks.
       output: made if need be.
-      batch_size: as for `predict`.
+      batch_size: as for `decide_on`.
       total: number of all photos, for the progress bar.
 
     Returns:
@@ -145,7 +122,7 @@ def predict_all(
       FileExistsError: `output` holds predictions.
       OSError: it cannot be written; rows that were written stay.
     """
-    claim(output)
+    require_new_output(output)
     for name in PICTURES:
         os.makedirs(os.path.join(output, name), exist_ok=True)
     counts: Counter = Counter()
@@ -155,9 +132,9 @@ def predict_all(
     options: Any = {"encoding": "utf-8", "errors": "surrogateescape", "newline": ""}
     with open(table_path, "x", **options) as table, open(lines_path, "x", **options) as lines, bar:
         rows = csv.writer(table, lineterminator="\n")
-        rows.writerow(COLUMNS)
+        rows.writerow(ROW_COLUMNS)
         for photos in batches:
-            made = predict(scorer, photos, threshold, batch_size)
+            made = decide_on(scorer, photos, threshold, batch_size)
             for photo, prediction in zip(photos, made, strict=True):
                 name = _picture_name(counts.total(), photo.path)
                 row = _row(prediction, name)
@@ -176,7 +153,7 @@ def predict_all(
     return counts
 
 
-def claim(output: str) -> None:
+def require_new_output(output: str) -> None:
     """Raises FileExistsError where `output` holds predictions, which would be mixed with others."""
     for name in ROWS:
         if os.path.lexists(path := os.path.join(output, name)):

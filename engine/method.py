@@ -73,6 +73,9 @@ class Stage(NamedTuple):
     """(held-out images [B, H, W, C], rng) -> 64 images: what the stage makes of its input."""
 
 
+ScoreFn = Callable[[Variables, jax.Array], Score]
+
+
 class Tuning(NamedTuple):
     """What scoring leaves open, and made-up defects on which it can be chosen."""
 
@@ -82,13 +85,15 @@ class Tuning(NamedTuple):
     rules: Mapping[str, Mapping[str, Any]]  # name -> further fields, which change the image score
     scores: Callable[[Variables, jax.Array], tuple[Score, ...]]
     """(variables, images) -> the score of each of the settings, whose terms are named as rules."""
+    score: Callable[[Mapping[str, Any]], ScoreFn]
+    """fields of the section `score` that were chosen -> the method's score with them."""
 
 
 class Method(NamedTuple):
     """Stages in the order of training, and the score that the last one's networks give."""
 
     stages: tuple[Stage, ...]
-    score: Callable[[Variables, jax.Array], Score]
+    score: ScoreFn
     tuning: Tuning | None = None
 
 

@@ -1,7 +1,7 @@
 """Trains the stages of a method, one after the other, each resumable from its checkpoints."""
 
+import logging as python_logging
 import math
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
@@ -60,7 +60,7 @@ def require_divisible(method: Method) -> None:
         parallel.local_dims(stage.batch_dims)
 
 
-def train(
+def train_stages(
     method: Method,
     batches: Batches,
     workdir: str,
@@ -68,7 +68,6 @@ def train(
     seed: int,
     every: Every,
     examples: np.ndarray,
-    started: float | None = None,
 ) -> Variables:
     """Trains every stage that is not finished yet, and returns all networks.
 
@@ -79,8 +78,6 @@ def train(
       seed: of everything random.
       every: the periods of logging, saving and pictures, in steps.
       examples: held-out normal images [N, H, W, C] for the pictures.
-      started: when the program did, by time.monotonic(); the log says how long after it each
-        stage's first step was done. By default now.
 
     Raises:
       ValueError: a stage's batch does not divide over the devices.
@@ -89,7 +86,6 @@ def train(
       SystemExit, KeyboardInterrupt: after SIGTERM and SIGINT; what was trained is saved.
     """
     require_divisible(method)
-    started = time.monotonic() if started is None else started
     batches = batches._replace(held=parallel.replicate(batches.held))
     variables: Variables = {}
     for index, stage in enumerate(method.stages):
@@ -101,7 +97,6 @@ def train(
             seed=stage_seed(seed, index),
             every=every,
             examples=examples,
-            started=started,
         )
     return variables
 
@@ -115,9 +110,8 @@ def fit(
     seed: int,
     every: Every,
     examples: np.ndarray,
-    started: float | None,
 ) -> Variables:
-    """Trains one stage from its newest checkpoint to its last step; see `train`."""
+    """Trains one stage from its newest checkpoint to its last step; see `train_stages`."""
     last = stage.num_steps
     with preemption.deferred() as asked, Checkpoints(workdir, stage.name) as checkpoints:
         state = checkpoints.restore(jax.jit(stage.init)(jax.random.key(seed), variables))
@@ -125,6 +119,7 @@ def fit(
         state = parallel.replicate(state)
         step_fn = parallel.data_parallel(stage.step, seed, batches.images)
         sent = _sent(stage, batches, seed, first, every)
+        logged = False
         with _log(workdir, stage, first) as log:
             if log and stage.preview and not first:
                 log.preview(jax.device_get(jax.jit(stage.preview)(examples, jax.random.key(seed))))
@@ -133,10 +128,10 @@ def fit(
                 step, arrays = following
                 state, metrics = step_fn(state, batches.held, arrays)
                 following = next(sent, None)  # drawn while the devices are at work
-                if started is not None:
+                if not logged:
                     jax.block_until_ready(metrics)
-                    _tell_first(stage.name, step, time.monotonic() - started)
-                    started = None
+                    _tell_first(stage.name, step)
+                    logged = True
                 if due(step, every.log, last) or due(step, every.save, last):
                     values = _finite(stage.name, step, jax.device_get(metrics))
                     if log and due(step, every.log, last):
@@ -157,7 +152,9 @@ def fit(
     return jax.device_get(state.variables)
 
 
-def _tell_first(stage: str, step: int, seconds: float) -> None:
+def _tell_first(stage: str, step: int) -> None:
+    """Python's logging, which is loaded with the program, knows how long ago that was."""
+    seconds = python_logging.makeLogRecord({}).relativeCreated / 1000
     text = "Stage %s: step %d done %.1f s after the program's start."
     logging.info(text, stage, step, seconds)
 

@@ -6,14 +6,22 @@ import os
 import platform
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
-
-from etils import epath
+from typing import Any, NamedTuple
 
 from engine import checkpoint, hosts
 from storage import files
 
+CONFIG_FILE = "config.json"
+FACTS_FILE = "facts.json"
 _LOCK = "lock"
+_DAMAGED = "restore it or choose another workdir"
+
+
+class Facts(NamedTuple):
+    """What is known of the data, and not set: it belongs to a run as its config does."""
+
+    num_train: int  # training images, without those held out
+    digest: str  # SHA-256 of all files
 
 
 @contextmanager
@@ -51,34 +59,50 @@ def hold(workdir: str) -> Iterator[None]:
         yield
 
 
-def claim(workdir: str, config: Mapping[str, Any], *, free: tuple[str, ...], main: bool) -> None:
-    """Binds `workdir` to `config`, which it writes to `workdir/config.json` where `main`.
+def claim(
+    workdir: str,
+    config: Mapping[str, Any],
+    facts: Facts,
+    *,
+    free: tuple[str, ...],
+    main: bool,
+) -> None:
+    """Binds `workdir` to `config` and `facts`, which it writes into it where `main`.
 
     Args:
       workdir: a folder, made if need be.
       config: nested mapping of JSON values.
+      facts: of the data.
       free: dotted names of fields and sections that may differ from the workdir's, for they change
         no result of training.
       main: whether this process writes.
 
     Raises:
       ValueError: the workdir belongs to another experiment; names the differing keys.
+      FileNotFoundError: one of the two files is there without the other.
     """
-    path = epath.Path(workdir) / "config.json"
-    config = json.loads(json.dumps(config))  # tuples become lists, as they do in the file
-    if path.exists() and (differing := _differences(read_config(workdir), config, free)):
-        raise ValueError(
-            f"{workdir} holds another experiment ({'; '.join(differing)}): "
-            "choose another workdir, or the config it was made with"
-        )
+    path = os.path.join(workdir, CONFIG_FILE)
+    ours = _experiment(config, facts)
+    if os.path.exists(path):
+        theirs = _experiment(read_config(workdir), read_facts(workdir))
+        if differing := _differences(theirs, ours, free):
+            raise ValueError(
+                f"{workdir} holds another experiment ({'; '.join(differing)}): "
+                "choose another workdir, or the config it was made with"
+            )
     if main:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        files.write_text(path, json.dumps(config, indent=2) + "\n")
+        os.makedirs(workdir, exist_ok=True)
+        # The config comes last: with it the workdir is claimed, and has all that belongs to it.
+        files.write_text(os.path.join(workdir, FACTS_FILE), _json(facts._asdict()))
+        files.write_text(path, _json(config))
 
 
-def require_shared(source: str, config: Mapping[str, Any], free: tuple[str, ...]) -> None:
+def require_shared(
+    source: str, config: Mapping[str, Any], facts: Facts, free: tuple[str, ...]
+) -> None:
     """Raises ValueError where a section that `source`'s config and `config` share differs."""
-    theirs, ours = read_config(source), json.loads(json.dumps(config))
+    theirs = _experiment(read_config(source), read_facts(source))
+    ours = _experiment(config, facts)
     shared = theirs.keys() & ours.keys()
     differing = _differences(
         {name: theirs[name] for name in shared}, {name: ours[name] for name in shared}, free
@@ -97,14 +121,49 @@ def read_config(workdir: str) -> dict[str, Any]:
       FileNotFoundError: no run has claimed this workdir.
       ValueError: the file is not JSON.
     """
-    path = epath.Path(workdir) / "config.json"
-    if not path.exists():
-        raise FileNotFoundError(f"{path} does not exist: train into this workdir first")
+    return _read(workdir, CONFIG_FILE, "train into this workdir first")
+
+
+def read_facts(workdir: str) -> Facts:
+    """The facts that `claim` wrote.
+
+    Raises:
+      FileNotFoundError: the workdir lacks them.
+      ValueError: the file holds something else.
+    """
+    content = _read(workdir, FACTS_FILE, _DAMAGED)
     try:
-        return json.loads(path.read_text())
+        facts = Facts(**content)
+        if not (isinstance(facts.num_train, int) and isinstance(facts.digest, str)):
+            raise TypeError(f"{facts}")
+    except TypeError as error:
+        path = os.path.join(workdir, FACTS_FILE)
+        raise ValueError(f"{path} is damaged ({error}): {_DAMAGED}") from error
+    return facts
+
+
+def _read(workdir: str, name: str, remedy: str) -> dict[str, Any]:
+    path = os.path.join(workdir, name)
+    try:
+        with open(path, encoding="utf-8") as file:
+            content = json.load(file)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"{path} does not exist: {remedy}") from error
     except ValueError as error:
-        remedy = "restore it or choose another workdir"
-        raise ValueError(f"{path} is damaged ({error}): {remedy}") from error
+        raise ValueError(f"{path} is damaged ({error}): {_DAMAGED}") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} is damaged (no object of JSON): {_DAMAGED}")
+    return content
+
+
+def _json(value: Mapping[str, Any]) -> str:
+    return json.dumps(value, indent=2) + "\n"
+
+
+def _experiment(config: Mapping[str, Any], facts: Facts) -> dict[str, Any]:
+    """What tells experiments apart, as JSON has it: tuples become lists. Facts stand in `data`."""
+    data = {**config.get("data", {}), **facts._asdict()}
+    return json.loads(json.dumps({**config, "data": data}))
 
 
 def _leaves(tree: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -131,6 +190,7 @@ def reuse(
     workdir: str,
     stages: Mapping[str, int],
     config: Mapping[str, Any],
+    facts: Facts,
     *,
     free: tuple[str, ...],
     main: bool,
@@ -145,8 +205,8 @@ def reuse(
       source: the workdir of another run.
       workdir: where to copy; made if need be.
       stages: every stage of the run and its number of steps.
-      config: of the run, as for `workdir.claim`. Sections that only one of both configs has do not
-        count.
+      config: of the run, as for `claim`. Sections that only one of both configs has do not count.
+      facts: of the run's data.
       free: as for `claim`: dotted names that may differ between the two runs.
       main: whether this process writes; the others wait for it.
 
@@ -159,34 +219,32 @@ def reuse(
         none.
     """
     missing = [stage for stage in stages if not checkpoint.folder_of(workdir, stage).exists()]
-    found = _finished(source, missing, stages, config, free) if missing else {}
+    steps: Mapping[str, int] = {}
+    if missing:
+        require_shared(source, config, facts, free)
+        steps = _finished_steps(source, missing, stages)
     if main:
-        for stage, step in found.items():
+        for stage, step in steps.items():
             checkpoint.copy(source, workdir, stage, step)
     # Every process comes here, also one that looks when the copies are there already.
     hosts.barrier("reuse")
-    return list(found)
+    return list(steps)
 
 
-def _finished(
-    source: str,
-    missing: Sequence[str],
-    stages: Mapping[str, int],
-    config: Mapping[str, Any],
-    free: tuple[str, ...],
+def _finished_steps(
+    source: str, missing: Sequence[str], stages: Mapping[str, int]
 ) -> dict[str, int]:
     """Which of the stages `missing` can be taken from `source`, and their newest steps."""
-    require_shared(source, config, free)
-    steps = {stage: checkpoint.newest_step(source, stage) for stage in missing}
-    found = {stage: step for stage, step in steps.items() if step is not None}
-    for stage, step in found.items():
+    newest = {stage: checkpoint.newest_step(source, stage) for stage in missing}
+    steps = {stage: step for stage, step in newest.items() if step is not None}
+    for stage, step in steps.items():
         if step < stages[stage]:
             raise ValueError(
                 f"{source}: stage {stage} is at step {step} of {stages[stage]}: "
                 "train it to its end first"
             )
-    if not found and len(missing) == len(stages):
+    if not steps and len(missing) == len(stages):
         raise ValueError(
             f"{source} holds no checkpoint of {' or '.join(stages)}: reuse a workdir that does"
         )
-    return found
+    return steps

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple, NoReturn
 import numpy as np
 
 from data.decoded import Images
+from engine.workdir import Facts, read_facts
 from evaluation.threshold import Threshold, write_threshold
 from storage.files import as_text, write_json, write_npz, write_text
 from storage.rows import Stack
@@ -24,7 +25,7 @@ _CONFIG, _RESULTS, _SCORES, _MAPS = "config.json", "results.json", "scores.csv",
 _COLUMNS = ("path", "defect", "label", "score")
 _IN_CONFIG = (
     *("name", "seed", "evaluation.pixel_size"),
-    *("data.category", "data.image_size", "data.digest"),
+    *("data.category", "data.image_size"),
 )
 _METRICS = ("auroc", "average_precision", "prevalence")
 _IN_RESULTS = (
@@ -35,7 +36,7 @@ _IN_RESULTS = (
 # What of a config does not make it another one: the seed, the category and its images, where they
 # lie, how a run is watched and judged. The image size and the split do make another one.
 _FREE = ("seed", "evaluation", "every")
-_FREE_DATA = ("category", "root", "prepared", "resident", "digest", "num_train")
+_FREE_DATA = ("category", "root", "prepared", "resident")
 
 
 class Run(NamedTuple):
@@ -46,6 +47,7 @@ class Run(NamedTuple):
     category: str
     seed: int
     config: Mapping[str, Any]
+    facts: Facts  # of its data
     results: Mapping[str, Any]  # as evaluation.evaluate.evaluate returns them
     paths: Sequence[str]  # N, as scores.csv has them
     defects: Sequence[str]  # N, likewise
@@ -80,6 +82,7 @@ def read_run(workdir: str) -> Run:
         category=str(data["category"]),
         seed=config["seed"],
         config=config,
+        facts=read_facts(workdir),
         results=results,
         paths=paths,
         defects=defects,

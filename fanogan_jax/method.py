@@ -15,10 +15,10 @@ from fanogan_jax.losses import reconstruct
 from fanogan_jax.models import Networks
 
 
-def build(config: Any) -> Method:
+def build(config: Any, num_train: int) -> Method:
     """The method that `config` (see configs/fanogan.py) describes.
 
-    `config.data.num_train` is the number of training images; it turns epochs into steps.
+    `num_train`, the number of training images, turns epochs into steps.
 
     Raises:
       ValueError: a section names nothing, what it names does not take its fields, or the epochs
@@ -31,12 +31,15 @@ def build(config: Any) -> Method:
         latent=config.latent,
     )
     return Method(
-        stages=(_gan_stage(config, networks), _encoder_stage(config, networks)),
+        stages=(
+            _gan_stage(config, num_train, networks),
+            _encoder_stage(config, num_train, networks),
+        ),
         score=make(config.score, networks),
     )
 
 
-def build_anogan(config: Any) -> Method:
+def build_anogan(config: Any, num_train: int) -> Method:
     """The method that `config` (see configs/anogan.py) describes; like `build`, but no encoder.
 
     Raises:
@@ -48,7 +51,9 @@ def build_anogan(config: Any) -> Method:
         encoder=None,
         latent=config.latent,
     )
-    return Method(stages=(_gan_stage(config, networks),), score=make(config.score, networks))
+    return Method(
+        stages=(_gan_stage(config, num_train, networks),), score=make(config.score, networks)
+    )
 
 
 def _num_steps(section: Any, num_images: int, batch_dims: tuple[int, ...]) -> int:
@@ -63,7 +68,7 @@ def _num_steps(section: Any, num_images: int, batch_dims: tuple[int, ...]) -> in
     return steps
 
 
-def _gan_stage(config: Any, networks: Networks) -> Stage:
+def _gan_stage(config: Any, num_train: int, networks: Networks) -> Stage:
     section = config.gan
     optimizers = {
         "critic": make(section.critic_optimizer),
@@ -74,14 +79,13 @@ def _gan_stage(config: Any, networks: Networks) -> Stage:
         "generator": make(section.generator_loss, networks),
     }
     steps = {name: partial(descend, losses[name], optimizers[name], name) for name in losses}
-    num_images = config.data.num_train
     step, batch_dims = make(
         section.schedule,
         steps["critic"],
         steps["generator"],
         section.n_critic,
         section.batch_size,
-        num_images,
+        num_train,
     )
     latents = jnp.zeros((1, networks.latent))
     image = jnp.zeros((1, config.data.image_size, config.data.image_size, 3))
@@ -97,11 +101,11 @@ def _gan_stage(config: Any, networks: Networks) -> Stage:
         latents = jax.random.normal(jax.random.key(0), (images.shape[0], networks.latent))
         return {"samples": networks.generator.apply(variables["generator"], latents)}
 
-    num_steps = _num_steps(section, num_images, batch_dims)
+    num_steps = _num_steps(section, num_train, batch_dims)
     return Stage("gan", init, step, num_steps, batch_dims, pictures)
 
 
-def _encoder_stage(config: Any, networks: Networks) -> Stage:
+def _encoder_stage(config: Any, num_train: int, networks: Networks) -> Stage:
     section = config.encoding
     optimizer = make(section.optimizer)
     step = partial(descend, make(section.loss, networks), optimizer, "encoder")
@@ -116,5 +120,5 @@ def _encoder_stage(config: Any, networks: Networks) -> Stage:
         reconstructions, _ = reconstruct(networks, variables, images, train=False)
         return {"reconstructions": jnp.concatenate([images, reconstructions], axis=2)}
 
-    num_steps = _num_steps(section, config.data.num_train, batch_dims)
+    num_steps = _num_steps(section, num_train, batch_dims)
     return Stage("encoder", init, step, num_steps, batch_dims, pictures)

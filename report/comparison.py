@@ -7,7 +7,7 @@ means come together. The page is one file, for it is sent around.
 import itertools
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from scipy.stats import rankdata
@@ -44,14 +44,12 @@ class _Part(NamedTuple):
     pictures: Sequence[str]  # HTML
 
 
-def compare(
-    workdirs: Sequence[str], load_test: Callable[[Mapping[str, Any]], Images], output: str
-) -> str:
+def compare(workdirs: Sequence[str], load_test: Callable[[Run], Images], output: str) -> str:
     """Writes compare.html, compare.md and compare.json into `output`; returns the Markdown.
 
     Args:
       workdirs: two or more finished runs, of one category or of several.
-      load_test: gives the test images of a config; called once per category, with the config of
+      load_test: gives the test images of a run; called once per category, with
         the run of the largest images.
       output: a folder; made if need be.
 
@@ -82,10 +80,10 @@ def compare(
     return markdown
 
 
-def _category(runs: Sequence[Run], load_test: Callable[[Mapping[str, Any]], Images]) -> _Part:
+def _category(runs: Sequence[Run], load_test: Callable[[Run], Images]) -> _Part:
     """Measures and draws the runs of one category; the maps of one at a time are in memory."""
     category = runs[0].category
-    test = load_test(max(runs, key=lambda run: run.config["data"]["image_size"]).config)
+    test = load_test(max(runs, key=lambda run: run.config["data"]["image_size"]))
     _check_images(runs[0], test)
     labels = method_labels(runs)
     names = [
@@ -225,8 +223,8 @@ def require_comparable(runs: Sequence[Run]) -> None:
 
 def _difference(first: Run, other: Run) -> str:
     """How the test sets of two runs differ, or ''."""
-    digests = [str(run.config["data"]["digest"])[:12] for run in (first, other)]
-    if first.config["data"]["digest"] != other.config["data"]["digest"]:
+    digests = [run.facts.digest[:12] for run in (first, other)]
+    if first.facts.digest != other.facts.digest:
         return f"their files have the SHA-256 {digests[0]}... and {digests[1]}..."
     rows = [zip(run.paths, run.defects, run.labels.tolist(), strict=True) for run in (first, other)]
     for place, (mine, theirs) in enumerate(itertools.zip_longest(*rows), start=1):

@@ -41,7 +41,7 @@ ALL = (fanogan, fanogan_resnet, anogan, *AUTOENCODERS, ssae)
 
 def shrink(config: ConfigDict, **sizes: int) -> ConfigDict:
     """A config of the same shape that compiles in seconds: 16 px, few features, few steps."""
-    config.data.update(image_size=16, num_train=16)
+    config.data.image_size = 16
     config.every = dict(log=1, save=2, pictures=2)
     if "corruption" in config:
         return _shrink_self_supervised(config)

@@ -142,8 +142,7 @@ def test_overlaps_are_averaged(large):
 def test_demo_and_every_category_build(module):
     for category in ("demo", "bottle", "carpet"):
         config = module.get_config(category)
-        config.data.num_train = 209
-        (stage,) = build(config).stages
+        (stage,) = build(config, 209).stages
         assert stage.name == "autoencoder" and stage.num_steps > 0
 
 
@@ -152,8 +151,7 @@ def test_the_recipes_steps():
     steps = {}
     for module in AUTOENCODERS:
         config = module.get_config("bottle")
-        config.data.num_train = 209
-        steps[config.name] = build(config).stages[0].num_steps
+        steps[config.name] = build(config, 209).stages[0].num_steps
     assert steps == {"convolutional AE": 900, "AE-L2": 15_800, "AE-SSIM": 15_800}
 
 
@@ -172,7 +170,7 @@ def test_sizes_that_cannot_be_reconstructed_are_refused(side, message):
     config = shrink(AUTOENCODERS[1].get_config())
     config.data.image_size = side
     with pytest.raises(ValueError, match=message):
-        build(config)
+        build(config, 16)
 
 
 def test_training_lowers_the_loss_and_counts_options(images):
@@ -181,7 +179,7 @@ def test_training_lowers_the_loss_and_counts_options(images):
     config.training.loss.latent_norm_weight = 0.01
     config.autoencoder.sspcab = True
     config.training.optimizer.learning_rate = 1e-3
-    (stage,) = build(config).stages
+    (stage,) = build(config, 16).stages
     state = parallel.replicate(jax.jit(stage.init)(jax.random.key(0), {}))
     step = parallel.data_parallel(stage.step, 0, lambda held, sent: sent)
     seen = []
@@ -195,7 +193,7 @@ def test_training_lowers_the_loss_and_counts_options(images):
 
 def test_pictures_show_the_first_crop_of_larger_images():
     config = shrink(AUTOENCODERS[1].get_config("carpet"))
-    (stage,) = build(config).stages
+    (stage,) = build(config, 16).stages
     variables = jax.jit(stage.init)(jax.random.key(0), {}).variables
     shown = stage.pictures(variables, jnp.zeros((2, 32, 32, 3)))
     assert shown["reconstructions"].shape == (2, 16, 32, 3)

@@ -135,7 +135,7 @@ def test_a_method_of_such_a_side_is_refused_in_one_line(field):
     config = ssae.get_config("bottle")
     config.data[field] = 100
     with pytest.raises(ValueError, match="100 px.*96 or 104 px.*data.image_size") as caught:
-        self_supervised.build(config)
+        self_supervised.build(config, 16)
     assert "\n" not in str(caught.value)
 
 
@@ -144,7 +144,7 @@ def test_whole_images_beside_crops_must_be_legal_as_well():
     config = ssae.get_config("bottle")
     config.data.update(image_size=300, crop=256)
     with pytest.raises(ValueError, match="300 px.*296 or 304 px"):
-        self_supervised.build(config)
+        self_supervised.build(config, 16)
 
 
 @pytest.mark.parametrize("skips", [False, True])

@@ -203,7 +203,7 @@ def small():
 
 
 def test_the_averages_score_and_the_network_that_learns_does_not(small, images):
-    method = self_supervised.build(small)
+    method = self_supervised.build(small, 16)
     variables = jax.jit(method.stages[0].init)(KEY, {}).variables
     score = jax.jit(method.score)
     base = score(variables, images[:2])
@@ -225,7 +225,7 @@ def test_the_averages_score_and_the_network_that_learns_does_not(small, images):
 def test_a_step_moves_the_averages_and_starts_them_at_the_network(small, images):
     """The first step's decay is 0.1. Its learning rate is the schedule's first, usually 0."""
     small.training.schedule.init_value = 0.1
-    (stage,) = self_supervised.build(small).stages
+    (stage,) = self_supervised.build(small, 16).stages
     start = jax.device_get(jax.jit(stage.init)(KEY, {}).variables)
     for a, b in zip(*(jax.tree.leaves(start[name]) for name in start), strict=True):
         np.testing.assert_array_equal(a, b)
@@ -247,7 +247,7 @@ def test_training_lowers_the_loss(small, images):
     """From a network that knows nothing to one that knows the disc."""
     small.training.update(num_steps=40)
     small.training.schedule.update(peak_value=1e-2, warmup_steps=2)
-    (stage,) = self_supervised.build(small).stages
+    (stage,) = self_supervised.build(small, 16).stages
     state = parallel.replicate(jax.jit(stage.init)(KEY, {}))
     step = parallel.data_parallel(stage.step, 0, lambda held, sent: sent)
     seen = []
@@ -329,13 +329,13 @@ def test_a_preview_shows_64_corruptions_beside_their_masks(images):
 @pytest.mark.parametrize(("side", "large", "height"), [(256, 256, 128), (16, 40, 16)])
 def test_previews_are_of_128_pixels_at_most_and_of_the_crop(side, large, height, small):
     small.data.update(image_size=large, crop=side if large > side else 0)
-    (stage,) = self_supervised.build(small).stages
+    (stage,) = self_supervised.build(small, 16).stages
     held_out = jax.ShapeDtypeStruct((3, large, large, 3), jnp.float32)
     assert jax.eval_shape(stage.preview, held_out, KEY).shape == (64, height, 2 * height, 3)
 
 
 def test_pictures_and_checks_are_of_the_averages(small, images):
-    (stage,) = self_supervised.build(small).stages
+    (stage,) = self_supervised.build(small, 16).stages
     variables = jax.jit(stage.init)(KEY, {}).variables
     zeros = jax.tree.map(jnp.zeros_like, variables["averaged"]["params"])
     variables = {**variables, "averaged": {**variables["averaged"], "params": zeros}}
@@ -358,7 +358,7 @@ def test_a_warm_up_as_long_as_the_training_is_refused(warmup, small):
     small.training.schedule.warmup_steps = warmup
     message = f"warmup_steps {warmup} must be less than the 2 steps"
     with pytest.raises(ValueError, match=message) as caught:
-        self_supervised.build(small)
+        self_supervised.build(small, 16)
     assert "\n" not in str(caught.value)
 
 
@@ -447,7 +447,9 @@ def test_textures_reach_the_corruption(small, images):
     textures = np.random.default_rng(0).integers(0, 256, (2, 8, 8, 3)).astype(np.uint8)
     held_out = jnp.asarray(images)
     colours = [
-        np.asarray(jax.jit(self_supervised.build(small, given).stages[0].preview)(held_out, KEY))
+        np.asarray(
+            jax.jit(self_supervised.build(small, 16, given).stages[0].preview)(held_out, KEY)
+        )
         for given in (textures, 255 - textures)
     ]
     differ = (colours[0] != colours[1]).any(axis=(1, 2, 3))
@@ -458,7 +460,7 @@ def test_textures_reach_the_corruption(small, images):
 @pytest.mark.parametrize("category", ["demo", "bottle", "carpet"])
 def test_every_config_describes_a_method(category):
     config = ssae.get_config(category)
-    (stage,) = self_supervised.build(config).stages
+    (stage,) = self_supervised.build(config, 16).stages
     assert stage.name == "autoencoder"
     assert stage.num_steps == config.training.num_steps > 0
     assert stage.batch_dims == (config.training.batch_size,)

@@ -58,7 +58,7 @@ def test_both_find_the_bright_square(finished):
 def test_comparison(finished, tmp_path):
     """The numbers of both workdirs stand in the page, in the Markdown and on the terminal."""
     workdirs = ",".join(map(str, finished))
-    done = program("--mode=compare", f"--workdirs={workdirs}", f"--workdir={tmp_path}/out")
+    done = program("--mode=compare", f"--workdirs={workdirs}", f"--output={tmp_path}/out")
     assert done.returncode == 0, done.stderr
     page, markdown = ((tmp_path / f"out/compare.{kind}").read_text() for kind in ("html", "md"))
     json.loads((tmp_path / "out/compare.json").read_text())
@@ -78,13 +78,13 @@ def test_different_test_sets_are_refused(finished, root, tmp_path):
     done = program(*arguments(tmp_path, tmp_path / "w"))
     assert done.returncode == 0, done.stderr
     both = f"--workdirs={finished[0]},{tmp_path}/w"
-    line = fails("--mode=compare", both, f"--workdir={tmp_path}/out")
+    line = fails("--mode=compare", both, f"--output={tmp_path}/out")
     assert str(finished[0]) in line and f"{tmp_path}/w" in line and "part" in line
     assert not (tmp_path / "out").exists()
 
 
 def test_changed_images_and_unfinished_workdirs_are_refused(finished, root, tmp_path):
-    command = ["--mode=compare", f"--workdir={tmp_path}/out"]
+    command = ["--mode=compare", f"--output={tmp_path}/out"]
     line = fails(*command, f"--workdirs={finished[0]},{tmp_path}/none")
     assert f"{tmp_path}/none" in line
     assert "two or more" in fails(*command, f"--workdirs={finished[0]}")

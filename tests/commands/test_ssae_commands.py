@@ -42,7 +42,7 @@ def trained(tmp_path_factory):
     config.tuning.update(corrupted_weights=(0.1,), draws=2, smoothing=(0.0, 1.0), tops=(0.1,))
     config.tuning.corruption.update(side=(0.5, 0.9), opacity=(0.9, 1.0))
     workdir = str(root / "run")
-    commands.run(config, workdir, "train")
+    commands.train(config, workdir)
     return root, workdir
 
 
@@ -88,13 +88,13 @@ def test_tuning_opens_no_test_file_and_writes_its_choice(poisoned):
 
 def test_the_guard_of_the_test_above_works(poisoned):
     with pytest.raises(pytest.fail.Exception, match="was opened"):
-        commands.run(stored(poisoned), poisoned, "evaluate")
+        commands.evaluate(stored(poisoned), poisoned)
 
 
 def test_scoring_finds_what_was_chosen(trained, tmp_path):
     workdir = str(tmp_path / "run")
     shutil.copytree(trained[1], workdir)
-    before = commands.run(stored(workdir), workdir, "evaluate")
+    before = commands.evaluate(stored(workdir), workdir)
     fields = {"smoothing": 0.0, "image_score": "sum"}
     choice = {
         "chosen": {"network": "own", "folder": ".", "score": fields},
@@ -102,13 +102,13 @@ def test_scoring_finds_what_was_chosen(trained, tmp_path):
         "candidates": [],
     }
     (tmp_path / "run" / "tuning.json").write_text(json.dumps(choice))
-    after = commands.run(stored(workdir), workdir, "evaluate")
+    after = commands.evaluate(stored(workdir), workdir)
     assert "score" not in before and after["score"] == fields
     assert after["image"] == after["image_terms"]["sum"]
     choice["chosen"]["folder"] = "elsewhere"
     (tmp_path / "run" / "tuning.json").write_text(json.dumps(choice))
     with pytest.raises(FileNotFoundError, match="elsewhere"):
-        commands.run(stored(workdir), workdir, "evaluate")
+        commands.evaluate(stored(workdir), workdir)
 
 
 def test_the_report_has_the_checks_and_what_was_trained_on(trained):
@@ -132,7 +132,7 @@ def test_bad_textures_are_told_before_the_workdir_is_bound(trained, tmp_path):
     config.data.update(root=str(root), prepared=str(root / "prepared"))
     config.corruption.textures = str(tmp_path / "none")
     with pytest.raises(ValueError, match=r"corruption\.textures: .*none is no folder"):
-        commands.run(config, str(tmp_path / "run"), "train")
+        commands.train(config, str(tmp_path / "run"))
     assert not (tmp_path / "run").exists()
 
 

@@ -50,7 +50,7 @@ def pixels_of(config, count=5):
 
 def untrained(config):
     """The config's method and its networks at step 0."""
-    method = make(config.method, config)
+    method = make(config.method, config, 16)
 
     def init():
         variables = {}
@@ -78,7 +78,7 @@ def run(output, config, **changed):
         "about": ABOUT,
         "statement": ["An image above the threshold is defective.", "So it is."],
     }
-    export.export(method, variables, str(output), **given | changed)
+    export.write_export(method, variables, str(output), **given | changed)
     return pixels, scores, threshold, variables
 
 
@@ -246,7 +246,7 @@ def test_a_score_that_depends_on_the_batch_is_told(config, tmp_path, monkeypatch
     fields = {"score_threshold": 1e9, "files": {}, "about": {}, "statement": []}
     output = str(tmp_path / "exported")
     other = method._replace(score=score)
-    export.export(other, variables, output, images=pixels_of(config), **fields)
+    export.write_export(other, variables, output, images=pixels_of(config), **fields)
     assert "An image scored alone gets a score that differs by 1.0e-03" in caplog.text
 
 

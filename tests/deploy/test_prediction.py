@@ -68,7 +68,7 @@ def test_a_row_by_hand(tmp_path):
     region = {name: line[f"region_{name}"] for name in ("left", "top", "width", "height", "area")}
     assert region == {"left": 0, "top": 0, "width": 3, "height": 4, "area": 12}
     assert line["pictures"] == "000000_a_part" and line["reason"] is None and row["reason"] == ""
-    assert list(row) == list(line) == list(prediction.COLUMNS)
+    assert list(row) == list(line) == list(prediction.ROW_COLUMNS)
 
 
 def test_a_good_part_has_no_region_and_grey_pictures(tmp_path):
@@ -116,11 +116,11 @@ def test_one_bad_file_costs_its_own_row(tmp_path):
 
 def test_a_score_does_not_depend_on_its_neighbours():
     batch = [photo("a"), unreadable("b"), photo("c", BRIGHT)]
-    together = prediction.predict(scorer, batch, FOUND, 4)
-    alone = [prediction.predict(scorer, [one], FOUND, 1)[0] for one in batch]
+    together = prediction.decide_on(scorer, batch, FOUND, 4)
+    alone = [prediction.decide_on(scorer, [one], FOUND, 1)[0] for one in batch]
     assert [one.score for one in together] == [one.score for one in alone]
     assert [one.decision for one in together] == ["good", "unreadable", "defective"]
-    assert prediction.predict(scorer, [unreadable("x")], FOUND, 4)[0].reason
+    assert prediction.decide_on(scorer, [unreadable("x")], FOUND, 4)[0].reason
 
 
 def test_scores_that_are_not_finite_are_no_decision():
@@ -128,7 +128,7 @@ def test_scores_that_are_not_finite_are_no_decision():
         score = scorer(pixels)
         return score._replace(image=score.image * np.nan)
 
-    (made,) = prediction.predict(broken, [photo("a")], FOUND, 1)
+    (made,) = prediction.decide_on(broken, [photo("a")], FOUND, 1)
     assert made.decision == "unreadable" and "no finite score" in made.reason
 
 

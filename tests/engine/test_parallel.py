@@ -66,7 +66,7 @@ def test_every_config_trains_a_step_of_every_stage_and_scores(any_config, images
 
 def test_a_forgotten_mean_is_caught(config, images, monkeypatch):
     monkeypatch.setattr(parallel, "mean", lambda tree: tree)
-    stage = build(config).stages[0]
+    stage = build(config, 16).stages[0]
     state = jax.eval_shape(stage.init, jax.random.key(0), {})
     with pytest.raises(ValueError, match="vmap"):
         jax.eval_shape(partial(emulate, stage.step, 0), state, shards(images, stage, 4))

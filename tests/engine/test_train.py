@@ -1,7 +1,7 @@
 import itertools
 import json
+import logging as python_logging
 import re
-import time
 from types import SimpleNamespace
 
 import jax
@@ -14,9 +14,9 @@ from engine import checkpoint, parallel
 from engine.batches import Batches, resident, resident_if_it_fits
 from engine.log import read_metrics
 from engine.method import Aux, Method, Score, Stage, descend, init_state
-from engine.train import Every, dispatches, due, stage_seed, train
+from engine.train import Every, dispatches, due, stage_seed, train_stages
+from engine.workdir import Facts, read_config, read_facts
 from engine.workdir import claim as claim_workdir
-from engine.workdir import read_config
 from evaluation.scoring import restore_scorer, score_all
 
 
@@ -83,7 +83,7 @@ def sent(images):
 
 def go(method, workdir, every=None):
     every = every or Every(1, 1, 2)
-    return train(method, sent(ones), str(workdir), seed=0, every=every, examples=EXAMPLES)
+    return train_stages(method, sent(ones), str(workdir), seed=0, every=every, examples=EXAMPLES)
 
 
 def test_learns_logs_and_scores(tmp_path):
@@ -136,7 +136,7 @@ def test_many_steps_in_one_dispatch_are_the_steps_one_by_one(tmp_path, monkeypat
 
     def run(workdir, *lasts):
         for last in lasts:
-            variables = train(
+            variables = train_stages(
                 toy(last), batches, str(workdir), seed=0, every=Every(2, 4, 4), examples=EXAMPLES
             )
         lines = read_metrics(str(workdir))
@@ -184,18 +184,18 @@ def test_the_time_to_the_first_step_is_logged_once_a_stage(tmp_path, monkeypatch
     lines = []
     info = SimpleNamespace(info=lambda text, *values: lines.append(text % values))
     monkeypatch.setattr("engine.train.logging", info)
-    train(
+    train_stages(
         toy(),
         sent(ones),
         str(tmp_path),
         seed=0,
         every=Every(1, 4, 4),
         examples=EXAMPLES,
-        started=time.monotonic() - 100,
     )
     (line,) = [line for line in lines if "after the program" in line]
     seconds = re.fullmatch(r"Stage toy: step 1 done (.*) s after the program's start\.", line)[1]
-    assert 100 <= float(seconds) < 200
+    since_python_began = python_logging.makeLogRecord({}).relativeCreated / 1000
+    assert since_python_began - 60 < float(seconds) <= since_python_began + 0.1
 
 
 def test_a_finished_stage_passes_through(tmp_path):
@@ -205,7 +205,7 @@ def test_a_finished_stage_passes_through(tmp_path):
         raise AssertionError("a finished stage needs no images")
         yield
 
-    again = train(
+    again = train_stages(
         toy(), sent(no_batches), str(tmp_path), seed=0, every=Every(1, 1, 1), examples=EXAMPLES
     )
     assert jax.tree.map(float, again) == jax.tree.map(float, first)
@@ -252,11 +252,12 @@ def test_scoring_needs_a_checkpoint(tmp_path):
         score_all(lambda images: None, [])
 
 
+FACTS = Facts(209, "a" * 64)
 CONFIG = {"seed": 0, "data": {"category": "bottle", "root": "/a"}, "features": (1, 2)}
 
 
-def claim(workdir, config):
-    claim_workdir(str(workdir), config, free=("data.root",), main=True)
+def claim(workdir, config, facts=FACTS):
+    claim_workdir(str(workdir), config, facts, free=("data.root",), main=True)
 
 
 @pytest.mark.promise("R7", "a config that differs: each differing field is named")
@@ -280,6 +281,26 @@ def test_claim_lets_free_fields_differ(tmp_path):
     claim(tmp_path, CONFIG)
     claim(tmp_path, {**CONFIG, "data": {"category": "bottle", "root": "/b"}})
     assert read_config(str(tmp_path))["data"]["root"] == "/b"
+
+
+@pytest.mark.promise("R7", "other images, or other numbers of them: each difference is named")
+def test_claim_names_the_facts_that_differ(tmp_path):
+    claim(tmp_path, CONFIG)
+    with pytest.raises(ValueError, match="data.digest: 'a.*'; data.num_train: 209 -> 60") as caught:
+        claim(tmp_path, CONFIG, Facts(60, "b" * 64))
+    assert "\n" not in str(caught.value)
+    assert read_facts(str(tmp_path)) == FACTS
+
+
+def test_facts_that_are_missing_or_damaged(tmp_path):
+    claim(tmp_path, CONFIG)
+    for content in ("{", "[]", "{}", '{"num_train": "209", "digest": ""}', '{"num_train": 209}'):
+        (tmp_path / "facts.json").write_text(content)
+        with pytest.raises(ValueError, match="facts.json is damaged .*: restore it or choose"):
+            claim(tmp_path, CONFIG)
+    (tmp_path / "facts.json").unlink()
+    with pytest.raises(FileNotFoundError, match="facts.json does not exist: restore it"):
+        claim(tmp_path, CONFIG)
 
 
 def test_config_that_is_missing_or_damaged(tmp_path):

@@ -13,15 +13,16 @@ from engine import checkpoint
 from engine.batches import Batches
 from engine.log import read_metrics
 from engine.method import Aux, Method, Stage, descend, init_state
-from engine.train import Every, train
-from engine.workdir import claim
+from engine.train import Every, train_stages
+from engine.workdir import Facts, claim
 from engine.workdir import reuse as take_over
 
+FACTS = Facts(4, "d")
 STAGES = {"one": 4, "two": 3}
 FREE = ("data.root", "name", "method", "score")
 CONFIG = {
     "name": "first",
-    "data": {"root": "/a", "digest": "d"},
+    "data": {"root": "/a"},
     "one": {"rate": 0.25, "features": (1, 2)},
     "two": {"rate": 0.25},
 }
@@ -54,11 +55,11 @@ def run(workdir, batches=ones, **stages):
     examples = np.zeros((2, 2, 2, 1), np.float32)
     every = Every(1, 1, 9)
     sent = Batches((), batches, lambda _, images: images, grouped=False)
-    return train(method, sent, str(workdir), seed=0, every=every, examples=examples)
+    return train_stages(method, sent, str(workdir), seed=0, every=every, examples=examples)
 
 
-def reuse(source, workdir, stages=STAGES, config=CONFIG, main=True):
-    return take_over(str(source), str(workdir), stages, config, free=FREE, main=main)
+def reuse(source, workdir, stages=STAGES, config=CONFIG, main=True, facts=FACTS):
+    return take_over(str(source), str(workdir), stages, config, facts, free=FREE, main=main)
 
 
 def files(folder):
@@ -71,7 +72,7 @@ def files(folder):
 def trained(tmp_path_factory):
     """A workdir with both stages finished; not to be written to."""
     workdir = tmp_path_factory.mktemp("trained")
-    claim(str(workdir), CONFIG, free=FREE, main=True)
+    claim(str(workdir), CONFIG, FACTS, free=FREE, main=True)
     run(workdir, **STAGES)
     return workdir
 
@@ -142,11 +143,11 @@ def test_fields_that_both_have_must_be_equal(source, tmp_path):
     config = {
         **CONFIG,
         "name": "second",
-        "data": {"root": "/b", "digest": "other"},
+        "data": {"root": "/b"},
         "one": {"rate": 0.5, "features": (1, 2), "decay": 0.1},
     }
     with pytest.raises(ValueError) as caught:
-        reuse(source, tmp_path / "new", config=config)
+        reuse(source, tmp_path / "new", config=config, facts=Facts(4, "other"))
     message = str(caught.value)
     assert f"{source} was trained otherwise" in message and "reuse another workdir" in message
     assert "data.digest: 'd' -> 'other'" in message

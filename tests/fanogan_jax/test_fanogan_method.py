@@ -13,7 +13,7 @@ from engine import parallel
 from engine.batches import resident
 from engine.checkpoint import Checkpoints
 from engine.method import TrainState
-from engine.train import Every, train
+from engine.train import Every, train_stages
 from evaluation.scoring import restore_scorer, score_all
 from fanogan_jax import schedule
 from fanogan_jax.method import build
@@ -48,7 +48,7 @@ def run(config, pixels, workdir, stops=()):
     """Trains to the end, interrupted after each of `stops` more batches."""
     batches = resident(pixels, sampling.draws(len(pixels), flip=True))
     examples = next(pipeline.eval_batches(pixels, 4))
-    go = partial(train, build(config), seed=0, every=EVERY, examples=examples)
+    go = partial(train_stages, build(config, 16), seed=0, every=EVERY, examples=examples)
     for count in stops:
         with pytest.raises(Stopped):
             go(stop_after(batches, count), str(workdir))
@@ -85,14 +85,14 @@ def test_resume_is_bit_equal_in_both_stages_and_across(unbroken, pixels, tmp_pat
     """Stopped within the first stage, at its last step, at the start and within the second."""
     config, workdir = unbroken
     run(config, pixels, tmp_path, stops=(1, 1, 1, 2))
-    method = build(config)
+    method = build(config, 16)
     for stage in ("gan", "encoder"):
         assert_equal(newest(workdir, stage, method), newest(tmp_path, stage, method))
 
 
 def test_generator_and_critic_rest_in_the_encoder_stage(unbroken):
     config, workdir = unbroken
-    method = build(config)
+    method = build(config, 16)
     before, after = (newest(workdir, stage, method) for stage in ("gan", "encoder"))
     for network in ("generator", "critic"):
         assert_equal(before.variables[network], after.variables[network])
@@ -101,7 +101,7 @@ def test_generator_and_critic_rest_in_the_encoder_stage(unbroken):
 def test_five_to_one(unbroken):
     """Adam's own counters: n_critic (2, here) updates of the critic to one of the generator."""
     config, workdir = unbroken
-    state = newest(workdir, "gan", build(config))
+    state = newest(workdir, "gan", build(config, 16))
     counts = {
         name: int(optax.tree_utils.tree_get(opt_state, "count"))
         for name, opt_state in state.opt_state.items()
@@ -111,7 +111,7 @@ def test_five_to_one(unbroken):
 
 def test_scores_come_one_by_one_as_in_a_batch(unbroken, images):
     config, workdir = unbroken
-    scorer = restore_scorer(build(config), str(workdir))
+    scorer = restore_scorer(build(config, 16), str(workdir))
     batch = score_all(scorer, [images[:7]])
     alone = score_all(scorer, [images[i : i + 1] for i in range(7)])
     padded = score_all(scorer, [images[:4], images[4:7]])
@@ -156,26 +156,24 @@ def test_schedule_within_epochs_is_that_of_the_loop_it_stands_for():
 
 def test_epochs_become_steps(config):
     """The seed's 1500 + 200 epochs on all of bottle, both schedules; fanogan.md, section 4."""
-    config.data.num_train = 209
     config.gan.update(num_steps=0, batch_size=32, n_critic=5)
     config.encoding.update(num_steps=0, batch_size=32)
-    gan, encoder = build(config).stages
+    gan, encoder = build(config, 209).stages
     assert (gan.num_steps, gan.batch_dims) == (2100, (5, 32))
     assert (encoder.num_steps, encoder.batch_dims) == (1400, (32,))
     config.gan.schedule.fn = "fanogan_jax.schedule:within_epoch"
-    gan, _ = build(config).stages
+    gan, _ = build(config, 209).stages
     assert (gan.num_steps, gan.batch_dims) == (1500, (7, 32))
 
 
 def test_epochs_too_few_for_a_step(config):
-    config.data.num_train = 10
     config.gan.update(num_steps=0, epochs=2, n_critic=5)
     with pytest.raises(ValueError, match="2 epochs of 10 images are no step of 5 batches of 8"):
-        build(config)
+        build(config, 10)
 
 
 def test_pictures(config, images):
-    method = build(config)
+    method = build(config, 16)
     variables = {}
     for stage, name, width in zip(
         method.stages, ("samples", "reconstructions"), (16, 32), strict=True
@@ -205,7 +203,7 @@ def test_the_loop_over_critic_batches_is_the_steps_one_by_one(config, images):
 
     def state_after(schedule_fn):
         with mock.patch.object(schedule, "every_n_critic", schedule_fn):
-            stage = build(config).stages[0]
+            stage = build(config, 16).stages[0]
         step = jax.vmap(
             parallel.per_device(stage.step, 0),
             in_axes=(None, 0),

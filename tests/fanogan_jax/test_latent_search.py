@@ -83,7 +83,7 @@ def shrunk(category="bottle"):
     """configs/anogan.py with networks that compile in seconds."""
     config = anogan.get_config(category)
     config.latent = 4
-    config.data.update(image_size=16, num_train=16)
+    config.data.image_size = 16
     config.generator.features, config.critic.features = (8, 8, 4), (4, 8)
     config.gan.update(batch_size=8, num_steps=2, n_critic=2)
     config.score.num_steps = 5
@@ -93,7 +93,7 @@ def shrunk(category="bottle"):
 @pytest.fixture(scope="module")
 def variables():
     """Random numbers; the running averages are not those of any batch scored here."""
-    state = jax.eval_shape(build_anogan(shrunk()).stages[0].init, jax.random.key(0), {})
+    state = jax.eval_shape(build_anogan(shrunk(), 16).stages[0].init, jax.random.key(0), {})
     rng = np.random.default_rng(1)
 
     def draw(path, leaf):
@@ -107,7 +107,7 @@ def variables():
 @pytest.fixture(scope="module")
 def score():
     """Of five steps, compiled once for each size of a batch."""
-    return jax.jit(build_anogan(shrunk()).score)
+    return jax.jit(build_anogan(shrunk(), 16).score)
 
 
 def test_a_score_depends_neither_on_batch_mates_nor_on_the_place(score, variables, images):
@@ -126,7 +126,7 @@ def test_more_steps_come_nearer_and_leave_the_networks_alone(score, variables, i
     before, config = jax.tree.map(np.array, variables), shrunk()
     few = score(variables, images[:6])
     config.score.num_steps = 100
-    many = jax.jit(build_anogan(config).score)(variables, images[:6])
+    many = jax.jit(build_anogan(config, 16).score)(variables, images[:6])
     assert np.all(many.image < few.image)
     for a, b in zip(jax.tree.leaves(before), jax.tree.leaves(variables), strict=True):
         np.testing.assert_array_equal(a, b)
@@ -135,10 +135,10 @@ def test_more_steps_come_nearer_and_leave_the_networks_alone(score, variables, i
 def test_the_one_stage_is_that_of_fanogan():
     """So that its checkpoints fit; the score needs no encoder."""
     config = shrunk()
-    method = build_anogan(config)
+    method = build_anogan(config, 16)
     other = fanogan.get_config()
     other.update({name: config[name] for name in ("latent", "data", "generator", "critic", "gan")})
-    (stage,), first = method.stages, build(other).stages[0]
+    (stage,), first = method.stages, build(other, 16).stages[0]
     assert (stage.name, stage.num_steps, stage.batch_dims) == ("gan", 2, (2, 8))
     states = [jax.eval_shape(s.init, jax.random.key(0), {}) for s in (stage, first)]
     assert jax.tree.structure(states[0]) == jax.tree.structure(states[1])
@@ -152,6 +152,5 @@ def test_the_one_stage_is_that_of_fanogan():
 def test_the_config_names_what_is_there(category):
     config = anogan.get_config(category)
     assert "encoder" not in config and "encoding" not in config
-    config.data.num_train = 16
-    method = make(config.method, config)
+    method = make(config.method, config, 16)
     assert [stage.name for stage in method.stages] == ["gan"]

@@ -12,7 +12,7 @@ from configs import fanogan
 from engine import checkpoint
 from engine.batches import Batches
 from engine.make import make
-from engine.train import Every, train
+from engine.train import Every, train_stages
 
 _LOG, _SAVE = 4, 2  # steps
 
@@ -40,7 +40,7 @@ def poisoned(stage, network):
 @pytest.mark.parametrize("network", ["critic", "generator"])
 def test_nothing_that_is_not_finite_is_kept(tmp_path, images, network, tries):
     config = shrink(fanogan.get_config())
-    gan, *_ = (method := make(config.method, config)).stages
+    gan, *_ = (method := make(config.method, config, 16)).stages
     method = method._replace(stages=(poisoned(gan, network),))
     every = Every(_LOG, _SAVE, 100)
     for value in (np.nan, np.inf):
@@ -55,7 +55,7 @@ def test_nothing_that_is_not_finite_is_kept(tmp_path, images, network, tries):
             with tries("NaN or infinity in critic or generator: stops, the saved step is finite"):
                 with pytest.raises(FloatingPointError) as error:
                     sent = Batches((), batches, lambda _, images: images, grouped=False)
-                    train(method, sent, workdir, seed=0, every=every, examples=images[:4])
+                    train_stages(method, sent, workdir, seed=0, every=every, examples=images[:4])
                 said = str(error.value)
                 assert "\n" not in said and any(f"step {at + late}" in said for late in range(_LOG))
                 saved = checkpoint.newest(workdir, "gan")

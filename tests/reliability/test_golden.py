@@ -49,9 +49,11 @@ def export_is_whole(folder):
 def test_old_states_are_read_with_their_optimisers(folder):
     from configs.workdir import get_config
     from engine.make import make
+    from engine.workdir import read_facts
 
     config = get_config(str(folder / "workdir"))
-    stage = make(config.method, config).stages[-1]
+    facts = read_facts(str(folder / "workdir"))
+    stage = make(config.method, config, facts.num_train).stages[-1]
     saved = checkpoint.newest(str(folder / "workdir"), stage.name)
     fresh = jax.eval_shape(stage.init, jax.random.key(0), saved["variables"])
     zeros = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), fresh)

@@ -70,9 +70,9 @@ def written(tmp_path_factory):
     config = shrink(fanogan.get_config("mine"))
     places = {"folder": str(folder / "photos"), "prepared": str(folder / "prepared")}
     config.data.update(**places, calibration=0.3)
-    commands.run(config, str(folder / "w"), "train")
+    commands.train(config, str(folder / "w"))
     config = ConfigDict(json.loads((folder / "w/config.json").read_text()))
-    commands.run(config, str(folder / "w"), "evaluate", save_maps=True)
+    commands.evaluate(config, str(folder / "w"), save_maps=True)
     assert commands.predict(str(folder / "w"), places["folder"], str(folder / "predicted")) == 0
     return folder, {path for path, _ in files(folder).items() - before.items()}
 

@@ -77,7 +77,7 @@ def assert_close(results, most):
 @pytest.mark.parametrize("method", ["f-AnoGAN", "SSAE", pytest.param("AE", marks=pytest.mark.slow)])
 def test_sgd_on_eight_devices_is_that_on_one(method, images, tries):
     config = with_sgd(small(method))
-    for stage, state in states(make(config.method, config)):
+    for stage, state in states(make(config.method, config, 16)):
         with tries(f"{method}, SGD, 5 steps: the parameters of 8 devices are those of 1"):
             results = [trained(stage, state, images, devices, 5)[0] for devices in (8, 1)]
             assert_close(results, 1e-6)
@@ -89,7 +89,7 @@ def test_sgd_on_eight_devices_is_that_on_one(method, images, tries):
 )
 def test_adam_on_eight_devices_is_that_on_one(method, images, tries):
     config = small(method)
-    for stage, state in states(make(config.method, config)):
+    for stage, state in states(make(config.method, config, 16)):
         with tries(f"{method}, Adam, {_STEPS} steps: the losses of 8 devices are those of 1"):
             results = [trained(stage, state, images, devices, _STEPS)[1] for devices in (8, 1)]
             assert_close(results, 1e-4)
@@ -106,7 +106,7 @@ def test_the_encoder_after_adam_on_the_gan(images):
     of which Adam makes full steps; and the running averages lag behind them.
     """
     config = small("f-AnoGAN")
-    gan, encoder = make(config.method, config).stages
+    gan, encoder = make(config.method, config, 16).stages
 
     def both_stages(devices, change=0.0):
         state = jax.device_get(jax.jit(gan.init)(jax.random.key(1), {}))

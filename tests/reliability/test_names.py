@@ -139,8 +139,9 @@ def test_a_strangers_workdir_is_not_run(tmp_path):
     trace, workdir = tmp_path / "trace", tmp_path / "w"
     workdir.mkdir()
     config = importlib.import_module("configs.fanogan").get_config("demo").to_dict()
-    config["data"].update(num_train=1, digest="", image_size=16)
+    config["data"]["image_size"] = 16
     config["method"] = dict(fn="os:system", command=f"touch {trace}")
     (workdir / "config.json").write_text(json.dumps(config))
+    (workdir / "facts.json").write_text(json.dumps({"num_train": 1, "digest": ""}))
     line = fails("--mode=evaluate", f"--workdir={workdir}")
     assert "fn='os:system' is not for a config to name" in line and not trace.exists()

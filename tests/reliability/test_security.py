@@ -13,6 +13,7 @@ from test_main import ROOT, picture, save
 from commands.tune import _trained_weights
 from configs import ssae
 from data import decoded, pipeline
+from engine.workdir import Facts
 from evaluation import official, tuning
 from evaluation.results import Run, read_predictions
 
@@ -149,7 +150,7 @@ def test_predictions_are_never_unpickled(tmp_path, name, tries):
     arrays.pop(name, None)
     write_trap(tmp_path / "predictions.npz", name, tmp_path / "trace", **arrays)
     none = np.zeros(0)
-    run = Run(str(tmp_path), "", "", 0, {}, {}, [], [], none, none)
+    run = Run(str(tmp_path), "", "", 0, {}, Facts(0, ""), {}, [], [], none, none)
     with tries("a file of a workdir or data set with a pickle inside is refused"):
         with pytest.raises(ValueError, match=r"predictions.npz is damaged .*allow_pickle=False"):
             read_predictions(run)
@@ -199,5 +200,5 @@ def test_a_weight_names_no_folder(tmp_path):
     config = ssae.get_config("demo")
     config.tuning = {"corrupted_weights": ("/../../../elsewhere",)}
     with pytest.raises(ValueError, match="elsewhere"):
-        _trained_weights(config, str(tmp_path / "w"), None)
+        _trained_weights(config, Facts(16, ""), str(tmp_path / "w"), None)
     assert not list(tmp_path.iterdir())

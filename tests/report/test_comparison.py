@@ -37,7 +37,16 @@ def labelled(defects=DEFECTS, side=SIDE, masked=True):
 
 
 def write_run(
-    folder, *, name="AE", category="bottle", seed=0, size=8, test=None, made=True, **config
+    folder,
+    *,
+    name="AE",
+    category="bottle",
+    seed=0,
+    size=8,
+    test=None,
+    made=True,
+    digest="a" * 64,
+    **config,
 ):
     """A finished workdir of random scores and maps, different for each folder name."""
     test = test or labelled()
@@ -48,7 +57,7 @@ def write_run(
         if mask is not None and mask.any():
             step = len(mask) // size
             maps[place] += 0.4 * np.asarray(mask[::step, ::step], np.float32)
-    data = {"category": category, "image_size": size, "digest": "a" * 64, "root": str(folder)}
+    data = {"category": category, "image_size": size, "root": str(folder)}
     config = {
         "name": name,
         "seed": seed,
@@ -59,6 +68,7 @@ def write_run(
     } | config
     folder.mkdir(parents=True)
     files.write_json(str(folder / "config.json"), config)
+    files.write_json(str(folder / "facts.json"), {"num_train": 7, "digest": digest})
     results = {
         "method": name,
         "category": category,
@@ -134,7 +144,7 @@ def markdown_tables(text):
 def compare(tmp_path, *workdirs, test=None):
     """The page, the Markdown and the JSON of a comparison."""
     out = tmp_path / "out"
-    markdown = comparison.compare(workdirs, lambda config: test or labelled(), str(out))
+    markdown = comparison.compare(workdirs, lambda run: test or labelled(), str(out))
     assert sorted(os.listdir(out)) == ["compare.html", "compare.json", "compare.md"]
     assert (out / "compare.md").read_text() == markdown
     content = json.loads((out / "compare.json").read_text(), parse_constant=pytest.fail)
@@ -163,8 +173,8 @@ def test_page_of_three_methods(tmp_path):
     ]
     asked = []
 
-    def load(config):
-        asked.append(config["data"]["image_size"])
+    def load(run):
+        asked.append(run.config["data"]["image_size"])
         return labelled()
 
     comparison.compare(runs, load, str(tmp_path / "out"))
@@ -367,7 +377,7 @@ def test_no_mean_where_a_category_lacks_the_number(tmp_path, no_pictures):
     runs = [write_run(tmp_path / "x0", category="x"), write_run(tmp_path / "y0", category="y")]
     runs[1] = write_run(tmp_path / "y1", category="y", test=good)
     tests = {"x": labelled(), "y": good}
-    comparison.compare(runs, lambda config: tests[config["data"]["category"]], str(tmp_path / "o"))
+    comparison.compare(runs, lambda run: tests[run.category], str(tmp_path / "o"))
     row = Page(tmp_path / "o" / "compare.html").tables["Mean over categories"][1]
     assert row[:4] == ["AE", "all 2", "–", "–"]
 
@@ -439,7 +449,7 @@ DAMAGES = {
     "not text": ("results.json", rewrite("results.json", lambda b: b"\xff\xfe" + b)),
     "a list": ("results.json", rewrite("results.json", lambda b: b"[]")),
     "NaN": ("results.json", rewrite("results.json", lambda b: b.replace(b"0.0125", b"NaN"))),
-    "no digest": ("config.json", edit_json("config.json", "data", "digest")),
+    "no digest": ("facts.json", edit_json("facts.json", "digest")),
     "no pixel size": ("config.json", edit_json("config.json", "evaluation", "pixel_size")),
     "no AU-PRO": ("results.json", edit_json("results.json", "pixel", "au_pro")),
     "empty table": ("scores.csv", rewrite("scores.csv", lambda b: b"")),
@@ -492,7 +502,7 @@ def test_copies_of_a_run_are_refused(tmp_path):
 
 def test_different_images_are_refused(tmp_path):
     runs = [write_run(tmp_path / "a"), write_run(tmp_path / "b", name="B")]
-    path = tmp_path / "b" / "config.json"
+    path = tmp_path / "b" / "facts.json"
     path.write_text(path.read_text().replace("a" * 64, "b" * 64))
     with pytest.raises(
         ValueError,

@@ -1,0 +1,132 @@
+"""Judges a trained run: its threshold, its metrics, its files and its page."""
+
+import os
+from typing import Any, NamedTuple
+
+from absl import logging
+from ml_collections import ConfigDict
+
+from commands import inputs
+from commands.runs import RunNetworks, rejoin, restore_networks
+from data import pipeline
+from data.decoded import Images
+from engine import parallel, startup
+from engine.workdir import Facts
+from evaluation import evaluate as evaluation
+from evaluation import official, threshold
+from evaluation.results import write_results
+from evaluation.scoring import scorer_of, theory_checks
+from report import summary
+from report.run import write_report
+from storage.rows import Stack
+
+_BATCH = 32
+
+
+class Judgement(NamedTuple):
+    """How a config wants a run to be judged."""
+
+    false_alarm_rate: float  # of good parts that may be called defective, in (0, 1)
+
+    def warn_of_few(self, count: int) -> None:
+        """Says before an hour of training what `count` calibration images cannot promise."""
+        if shortfall := threshold.shortfall(self.false_alarm_rate, count):
+            logging.warning("%s", shortfall)
+
+
+def require_judgement(config: ConfigDict) -> Judgement:
+    """What the config asks for; ValueError where it makes no sense, so before any training."""
+    threshold.require_rate(config.threshold.false_alarm_rate)
+    return Judgement(config.threshold.false_alarm_rate)
+
+
+def evaluate(config: ConfigDict, workdir: str, *, save_maps: bool = False) -> dict[str, Any]:
+    """Evaluates the trained run of `workdir` by `config`; returns the results.
+
+    `save_maps` writes the maps for MVTec AD's official evaluation. Of several processes the main
+    one alone evaluates; for the others there are no results.
+
+    Raises:
+      ValueError, OSError: one line that says what is wrong and the way out.
+    """
+    config = inputs.located(config, workdir)
+    judgement = require_judgement(config)
+    splits = inputs.load(config)
+    judgement.warn_of_few(len(splits.calibration.images))
+    facts = rejoin(config, workdir)
+    if facts.digest != splits.digest:
+        logging.warning("The images in %s have changed since training.", config.data.root)
+    return evaluate_run(config, facts, workdir, splits, save_maps=save_maps)
+
+
+def evaluate_run(
+    config: ConfigDict,
+    facts: Facts,
+    workdir: str,
+    splits: pipeline.Splits,
+    *,
+    save_maps: bool = False,
+) -> dict[str, Any]:
+    """Scores the images with the networks in `workdir`, and writes and prints what comes of it."""
+    if not parallel.is_main():
+        return {}
+    startup.give_back_memory()
+    networks = restore_networks(config, facts, workdir)
+    outcome = evaluation.evaluate(
+        scorer_of(networks.method, networks.variables),
+        splits.test,
+        splits.calibration,
+        workdir,
+        batches=pipeline.eval_batches,
+        batch_size=_BATCH,
+        about=_about(config, splits, networks),
+        network=networks.origin,
+        false_alarm_rate=require_judgement(config).false_alarm_rate,
+        pixel_size=config.evaluation.pixel_size,
+        official_metrics=save_maps,
+    )
+    if save_maps:
+        _write_maps(workdir, config.data.category, splits.test, outcome.scored.maps)
+    write_results(workdir, outcome, networks.origin)
+    write_report(os.path.join(workdir, "report"), **outcome._asdict())
+    names = "threshold.json, results.json, scores.csv, predictions.npz and report/index.html"
+    logging.info("Wrote %s into %s.", names, workdir)
+    print(f"{config.data.category}: {summary.summary(outcome.results)}")
+    if save_maps:
+        root = config.data.root if os.path.isdir(config.data.root) else "MVTEC_AD"
+        metrics = outcome.results["official"]
+        print(f"Official: {metrics}, as this command will find with MVTec's script:")
+        print(official.official_command(root, workdir, config.data.category))
+    print(f"Report: {os.path.join(workdir, 'report', 'index.html')}")
+    return outcome.results
+
+
+def _about(config: ConfigDict, splits: pipeline.Splits, networks: RunNetworks) -> dict[str, Any]:
+    """What results.json says first."""
+    defective = int(splits.test.labels.sum())
+    batch = next(pipeline.eval_batches(splits.calibration.images, _BATCH))
+    about = {
+        "method": config.name,
+        "category": config.data.category,
+        "seed": config.seed,
+        "counts": {
+            "train": len(splits.train.images),
+            "calibration": len(splits.calibration.images),
+            "test_good": len(splits.test.images) - defective,
+            "test_defective": defective,
+        },
+    }
+    optional = {
+        "score": networks.origin["score"],
+        "checks": theory_checks(networks.method, networks.variables, batch),
+    }
+    return about | {name: values for name, values in optional.items() if values}
+
+
+def _write_maps(workdir: str, category: str, test: Images, maps: Stack) -> None:
+    folder = official.write_maps(
+        workdir, category, paths=test.paths, defects=test.defects, maps=maps, sizes=test.sizes
+    )
+    logging.info("Wrote %d anomaly maps into %s.", len(maps), folder)
+    for reason in official.unseen(test.paths, test.defects):
+        logging.warning("The official script passes over %s.", reason)

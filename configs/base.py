@@ -1,0 +1,30 @@
+"""What all configs share: which images there are, and how a run is judged and watched.
+
+Settings alone: nothing writes into a config after main.py has read it. What is a fact of the data,
+such as how many images are trained on, or was chosen by tuning, lies in files of its own.
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config(category: str) -> ConfigDict:
+    """The shared sections; a config adds its name, method, networks, training and score."""
+    config = ConfigDict()
+    config.seed = 0
+    config.data = dict(
+        category=category,
+        root="~/tensorflow_datasets/downloads/manual/mvtec_ad",
+        folder="",  # of good images, in place of root; see README
+        flip=True,  # training images, left to right
+        rotation=0,  # turned by multiples of so many degrees, 90 or 180; 0: not
+        calibration=0.1,  # share of the training images held out
+        prepared="~/tensorflow_datasets",  # where the decoded copies go
+        resident=True,  # on every device, where they fit; else streamed from the host
+    )
+    # The share of good parts that may be called defective; held-out good images set the threshold.
+    config.threshold = dict(false_alarm_rate=0.05)
+    config.evaluation = dict(
+        pixel_size=256,  # pixel metrics at 256 x 256; 0: at each mask's own size
+        metrics="",  # own ones, 'module:function' each, with commas between; see README
+    )
+    return config

@@ -39,7 +39,7 @@ def main() -> None:
     for workdir in parser.parse_args().workdirs:
         config = ConfigDict(read_config(workdir))
         data = config.data
-        images = pipeline.load(
+        images = pipeline.load_splits(
             data.category,
             data.root,
             data.image_size,

@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 from commands import inputs
 from commands.evaluate import require_judgement
 from data import pipeline
-from data.check import HELD_OUT, check_data
+from data.check import CALIBRATION, check_data
 from data.images import one_line
 from engine.make import resolve
 from evaluation import threshold
@@ -59,9 +59,9 @@ def _check_images(config: ConfigDict) -> list[str]:
         seed=config.seed,
         folder=config.data.folder,
     )
-    for line in report.found:
+    for line in report.findings:
         print(line)
-    count = sum(image.use == HELD_OUT for image in report.images)
+    count = sum(image.use == CALIBRATION for image in report.images)
     warnings, problems = list(report.warnings), list(report.problems)
     try:
         rate = require_judgement(config).false_alarm_rate

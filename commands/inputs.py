@@ -29,13 +29,13 @@ def load(config: ConfigDict) -> pipeline.Splits:
     """The images of a `located` config; those of the category 'demo' are generated first."""
     with hosts.main_first("images"):
         if config.data.category == "demo":
-            demo.generate(config.data.root)
+            demo.generate_demo(config.data.root)
         return read(config)
 
 
 def read(config: ConfigDict, *, test: bool = True) -> pipeline.Splits:
     """The images of a `located` config; without `test`, no test file is opened."""
-    return pipeline.load(
+    return pipeline.load_splits(
         config.data.category,
         config.data.root,
         config.data.image_size,
@@ -61,14 +61,14 @@ def augmentation(config: ConfigDict) -> dict[str, Any]:
 def training_batches(config: ConfigDict, images: np.ndarray) -> batches.Batches:
     """Training batches, gathered on the device where the config allows and the images fit."""
     options = augmentation(config)
-    streamed = pipeline.train_batches(images, **options)
-    if not config.data.resident:
-        return batches.streamed(streamed)
     draws = pipeline.train_draws(images, **options)
+    streamed = pipeline.train_images(images, draws)
+    if not config.data.resident:
+        return batches.streamed(streamed, crop=options["crop"])
     return batches.resident_if_it_fits(images, draws, streamed, crop=options["crop"])
 
 
 def load_textures(config: ConfigDict) -> list[np.ndarray]:
     """The user's pictures, where the config names a folder of them: what training needs besides."""
     folder = config.get("corruption", {}).get("textures", "")
-    return [textures.load(folder, config.data.image_size)] if folder else []
+    return [textures.read_textures(folder, config.data.image_size)] if folder else []

@@ -32,7 +32,7 @@ def restore_scorer(workdir: str) -> Callable[[str | os.PathLike | np.ndarray], P
         photo = (
             photos.of_pixels(image, image_size)
             if isinstance(image, np.ndarray)
-            else photos.read(os.fspath(image), image_size)
+            else photos.read_photo(os.fspath(image), image_size)
         )
         if photo.pixels is None:
             raise ValueError(f"{photo.path}: {photo.reason}")
@@ -57,7 +57,7 @@ def predict(workdir: str, pattern: str, output: str) -> int:
     start = time.perf_counter()
     counts = prediction.predict_all(
         detector.scorer(),
-        photos.stream(paths, detector.config.data.image_size, batch_size),
+        photos.stream_photos(paths, detector.config.data.image_size, batch_size),
         detector.threshold,
         output,
         batch_size=batch_size,

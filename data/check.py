@@ -6,7 +6,6 @@ Nothing is written, and no more images are in memory at once than there are thre
 import os
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from itertools import groupby
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
@@ -15,28 +14,35 @@ import numpy as np
 from tqdm import tqdm
 
 from data import pipeline, sampling, scan
-from data.images import Inspected, inspect, is_image_name, one_line, sha256
+from data.images import Inspected, is_image_name, one_line
 from data.scan import Files, Sample, Survey
 
-TRAINED, HELD_OUT = "trained on", "held out for the threshold"
-GOOD, DEFECTIVE = "tested as good", "tested as defective"
-_THREADS = 8  # an image of 89 million pixels takes 1 GB while it is decoded
-_NAMED = 5  # so many files are named where all would be too many
+TRAINED, CALIBRATION = "trained on", "held out for the threshold"
+TESTED_GOOD, TESTED_DEFECTIVE = "tested as good", "tested as defective"
 
 
-class Image(NamedTuple):
+class UsedImage(NamedTuple):
     """An image and what becomes of it."""
 
     name: str  # relative to the folder of the data set
-    use: str  # TRAINED, HELD_OUT, GOOD or DEFECTIVE
+    use: str  # TRAINED, CALIBRATION, TESTED_GOOD or TESTED_DEFECTIVE
     has_mask: bool
+
+
+class _Look(NamedTuple):
+    """What a look at an image and its mask has shown."""
+
+    size: tuple[int, int] | None  # height, width; None where the image cannot be read
+    sum: str  # SHA-256 of the image's file; '' likewise
+    marked: float  # share of the mask's pixels that it calls defective; 0 without a mask
+    faults: list[str]  # one line each, with the file
 
 
 class Report(NamedTuple):
     """What there is; each text is one line."""
 
-    images: list[Image]  # all, those of training first
-    found: list[str]
+    images: list[UsedImage]  # all, those of training first
+    findings: list[str]
     warnings: list[str]  # training takes it, and it may not be what is wanted
     problems: list[str]  # training refuses it; with file and reason
 
@@ -50,9 +56,9 @@ def check_data(
     seed: int,
     folder: str | os.PathLike = "",
 ) -> Report:
-    """Lists and decodes every file that `pipeline.load` reads with these arguments.
+    """Lists and decodes every file, once, that `pipeline.load_splits` reads with these arguments.
 
-    Of a decoded copy, which `pipeline.load` takes as well, it says what is in it.
+    Of a decoded copy, which `pipeline.load_splits` takes as well, it says what is in it.
 
     Raises:
       ValueError, FileNotFoundError: there is no such data set; a number makes no sense; a copy is
@@ -67,35 +73,35 @@ def check_data(
     where, survey, pick_test = _survey(category, root, folder)
     samples = [*survey.files.train, *survey.files.test]
     images = _images(survey.files, split, pick_test)
-    looked = _look(samples)
+    looks = _looks(samples)
     faults = [line for fault in survey.faults for line in fault.lines()]
-    faults += [line for inspected, _ in looked for line in inspected.faults]
+    faults += [line for look in looks for line in look.faults]
     used = {path for sample in samples for path in (sample.path, sample.mask) if path}
-    found = [
+    findings = [
         f"Images in {one_line(where)}:",
         *_table(images, split),
-        *_sizes([inspected.size for inspected, _ in looked if any(inspected.size)], image_size),
+        *_sizes([look.size for look in looks if look.size], image_size),
         *_left_out(where, used.union(*(fault.files for fault in survey.faults))),
         *_outside(where, used),
     ]
-    warnings = _same_files(images, [digest for _, digest in looked])
+    warnings = _same_files(images, [look.sum for look in looks])
     if not pick_test:  # own images have no masks
         warnings += _without_masks(images)
-        warnings += _inverted(samples, [inspected.marked for inspected, _ in looked])
-    return Report(images, found, warnings, list(dict.fromkeys(faults)))
+        warnings += _inverted(samples, [look.marked for look in looks])
+    return Report(images, findings, warnings, list(dict.fromkeys(faults)))
 
 
 def _check_copy(path: str, category: str, image_size: int, split: tuple[int, float]) -> Report:
     seed, calibration = split
-    splits = pipeline.load(category, path, image_size, seed=seed, calibration=calibration)
+    splits = pipeline.load_splits(category, path, image_size, seed=seed, calibration=calibration)
     test = splits.test
     has_mask = [mask is not None for mask in test.masks]
-    images = [Image(name, TRAINED, False) for name in splits.train.paths]
-    images += [Image(name, HELD_OUT, False) for name in splits.calibration.paths]
+    images = [UsedImage(name, TRAINED, False) for name in splits.train.paths]
+    images += [UsedImage(name, CALIBRATION, False) for name in splits.calibration.paths]
     images += [_tested(*row) for row in zip(test.paths, test.defects, has_mask, strict=True)]
     sizes = np.concatenate([part.sizes for part in (splits.train, splits.calibration, test)])
-    found = [f"Decoded images in {one_line(path)}:", *_table(images, split)]
-    return Report(images, [*found, *_sizes(sizes.tolist(), image_size)], [], [])
+    findings = [f"Decoded images in {one_line(path)}:", *_table(images, split)]
+    return Report(images, [*findings, *_sizes(sizes.tolist(), image_size)], [], [])
 
 
 def _survey(category: str, root: str, folder: str) -> tuple[Path, Survey, bool]:
@@ -103,49 +109,46 @@ def _survey(category: str, root: str, folder: str) -> tuple[Path, Survey, bool]:
     if not folder:
         return Path(root) / category, scan.survey_layout(root, category), False
     pipeline.require_product_name(category)
-    found = scan.survey_folder(
-        folder, images_of=lambda place, skip=(): scan.listing(place, skip=skip)[0]
-    )
-    return Path(folder), found, scan.has_bad(folder)
+    return Path(folder), scan.survey_folder(folder, warn=False), scan.has_bad(folder)
 
 
-def _images(files: Files, split: tuple[int, float], pick_test: bool) -> list[Image]:
+def _images(files: Files, split: tuple[int, float], pick_test: bool) -> list[UsedImage]:
     """The images in the order of `files`."""
     seed, calibration = split
     parts = sampling.split(seed, len(files.train), calibration, pick_test=pick_test)
     uses = {
         int(index): use
-        for use, indices in zip((TRAINED, HELD_OUT, GOOD), parts, strict=True)
+        for use, indices in zip((TRAINED, CALIBRATION, TESTED_GOOD), parts, strict=True)
         for index in indices
     }
-    train = [Image(each.name, uses[index], False) for index, each in enumerate(files.train)]
+    train = [UsedImage(each.name, uses[index], False) for index, each in enumerate(files.train)]
     return train + [_tested(each.name, each.defect, bool(each.mask)) for each in files.test]
 
 
-def _tested(name: str, defect: str, has_mask: bool) -> Image:
-    return Image(name, GOOD if defect == "good" else DEFECTIVE, has_mask)
+def _tested(name: str, defect: str, has_mask: bool) -> UsedImage:
+    return UsedImage(name, TESTED_GOOD if defect == "good" else TESTED_DEFECTIVE, has_mask)
 
 
-def _look(samples: Sequence[Sample]) -> list[tuple[Inspected, str]]:
-    """What is in each file, and its SHA-256, or '' where it cannot be read."""
+def _looks(samples: Sequence[Sample]) -> list[_Look]:
+    def look(sample: Sample, inspected: Inspected) -> _Look:
+        pixels, mask, sums, faults = inspected
+        size = None if pixels is None else pixels.shape[:2]
+        return _Look(
+            size, sums.get(sample.path, ""), 0.0 if mask is None else float(mask.mean()), faults
+        )
 
-    def look(sample: Sample) -> tuple[Inspected, str]:
-        found = inspect(sample.path, sample.mask, defective=sample.defect != "good")
-        return found, sha256(sample.path) if any(found.size) else ""
-
-    with ThreadPoolExecutor(min(_THREADS, os.cpu_count() or 1)) as pool:
-        # The bar is drawn on a terminal alone.
-        looked = pool.map(look, samples)
-        return list(tqdm(looked, "checking", len(samples), leave=False, disable=None))
+    # The bar is drawn on a terminal alone.
+    each = pipeline.inspect_each(samples, look)
+    return list(tqdm(each, "checking", len(samples), leave=False, disable=None))
 
 
-def _table(images: Sequence[Image], split: tuple[int, float]) -> Iterator[str]:
+def _table(images: Sequence[UsedImage], split: tuple[int, float]) -> Iterator[str]:
     """How the images of each folder are used; folders deeper than two are counted with theirs."""
     seed, calibration = split
-    uses = {use: use for use in (TRAINED, HELD_OUT, GOOD, DEFECTIVE)}
-    uses[HELD_OUT] += f" (calibration {calibration}, seed {seed})"
+    uses = {use: use for use in (TRAINED, CALIBRATION, TESTED_GOOD, TESTED_DEFECTIVE)}
+    uses[CALIBRATION] += f" (calibration {calibration}, seed {seed})"
 
-    def place(image: Image) -> str:
+    def place(image: UsedImage) -> str:
         return "/".join(PurePosixPath(image.name).parts[:-1][:2]) or "."
 
     for folder, inside in groupby(sorted(images, key=place), place):
@@ -187,7 +190,7 @@ def _kind(path: Path) -> str:
         return "hidden"
     if is_image_name(path) and not path.is_dir():
         return f"images in {path.parent.name}/, where none are looked for"
-    return scan.kind(path)
+    return scan.suffix_of(path)
 
 
 def _outside(where: Path, used: Iterable[Path]) -> Iterator[str]:
@@ -196,7 +199,7 @@ def _outside(where: Path, used: Iterable[Path]) -> Iterator[str]:
         yield f"Followed {len(links)} symlinks that lead out of the folder: {_some(links)}."
 
 
-def _same_files(images: Sequence[Image], digests: Sequence[str]) -> list[str]:
+def _same_files(images: Sequence[UsedImage], digests: Sequence[str]) -> list[str]:
     """Files of the same bytes and of different uses: what is tested was perhaps trained on."""
     by_digest = defaultdict(list)
     for image, digest in zip(images, digests, strict=True):
@@ -209,8 +212,8 @@ def _same_files(images: Sequence[Image], digests: Sequence[str]) -> list[str]:
     ]
 
 
-def _without_masks(images: Sequence[Image]) -> list[str]:
-    lacking = [each.name for each in images if each.use == DEFECTIVE and not each.has_mask]
+def _without_masks(images: Sequence[UsedImage]) -> list[str]:
+    lacking = [each.name for each in images if each.use == TESTED_DEFECTIVE and not each.has_mask]
     if not lacking:
         return []
     return [
@@ -229,5 +232,4 @@ def _inverted(samples: Sequence[Sample], shares: Sequence[float]) -> list[str]:
 
 
 def _some(names: Sequence[str]) -> str:
-    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-    return f"{', '.join(map(one_line, names[:_NAMED]))}{more}"
+    return scan.some_of([one_line(name) for name in names])

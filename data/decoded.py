@@ -88,8 +88,8 @@ def read_decoded(path: str, *, test: bool = True) -> Decoded:
     """
     try:
         with open(path, "rb") as file, zipfile.ZipFile(file) as archive:
-            found = str(_array(archive, "format"))
-            if found == str(_FORMAT):
+            version = str(_array(archive, "format"))
+            if version == str(_FORMAT):
                 return _decoded(_Archive(archive, Bytes(file)), test)
     except FileNotFoundError:
         raise
@@ -97,7 +97,7 @@ def read_decoded(path: str, *, test: bool = True) -> Decoded:
         reason = " ".join(str(error).split())[:200]
         raise ValueError(f"{path} holds no decoded images ({reason}): delete it") from error
     raise ValueError(
-        f"{path} was written by another version of this program (format {found}, not {_FORMAT}): "
+        f"{path} was written by another version of this program (format {version}, not {_FORMAT}): "
         "it is made anew from the images, where their folder is given"
     )
 
@@ -119,7 +119,7 @@ def _decoded(archive: _Archive, test: bool) -> Decoded:
     tested = _split(archive, "test")
     sizes = _array(archive.zip, "mask_sizes")
     start, (count,) = _place(archive, "mask_bits", 1)
-    if sizes.shape != (len(tested.paths), 2) or not ((0 <= sizes) & (sizes < 2**31)).all():
+    if sizes.shape != (len(tested.paths), 2) or not ((sizes >= 0) & (sizes < 2**31)).all():
         raise ValueError("the sizes of the masks make no sense")
     if packed_bytes(sizes).sum() != count:
         raise ValueError("the masks have other sizes than they say")

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage
 
-Array = NDArray[np.floating]
-Pixels = NDArray[np.uint8]
+_Array = NDArray[np.floating]
+_Pixels = NDArray[np.uint8]
 DEFECTS = ("broken_edge", "dent", "missing_hole", "scratch", "stain")
 VISIBLE = 10  # grey levels in the most changed channel; less is called unchanged
 HOLES = 6
@@ -26,7 +26,7 @@ BRASS, STEEL, TABLE = (0.7, 0.54, 0.28), (0.35, 0.47, 0.59), (0.17, 0.175, 0.19)
 VERSION = 1  # of the drawing: a data set of another version counts as other settings
 
 
-def generate(
+def generate_demo(
     root: str, *, seed: int = 0, size: int = 128, train: int = 160, good: int = 20, bad: int = 12
 ) -> None:
     """Write the data set to <root>/demo, or do nothing where it is there with these settings.
@@ -61,7 +61,7 @@ def generate(
         unfinished.rename(folder)
 
 
-def _files(seed: int, size: int, train: int, good: int, bad: int) -> Iterator[tuple[str, Pixels]]:
+def _files(seed: int, size: int, train: int, good: int, bad: int) -> Iterator[tuple[str, _Pixels]]:
     for split, (name, count) in enumerate((("train", train), ("test", good))):
         for i in range(count):
             yield (
@@ -75,7 +75,9 @@ def _files(seed: int, size: int, train: int, good: int, bad: int) -> Iterator[tu
             yield f"ground_truth/{defect}/{i:03d}_mask.png", mask
 
 
-def render_defective(entropy: list[int], defect: str, *, size: int = 128) -> tuple[Pixels, Pixels]:
+def render_defective(
+    entropy: list[int], defect: str, *, size: int = 128
+) -> tuple[_Pixels, _Pixels]:
     """Return a defective image (size, size, 3) and its mask (size, size), 0 or 255, both uint8.
 
     The mask holds the pixels that the defect changes by more than VISIBLE levels in some channel;
@@ -88,7 +90,7 @@ def render_defective(entropy: list[int], defect: str, *, size: int = 128) -> tup
     return np.where(changed[..., None], image, clean), changed.astype(np.uint8) * 255
 
 
-def render(rng: np.random.Generator, *, size: int = 128, defect: str | None = None) -> Pixels:
+def render(rng: np.random.Generator, *, size: int = 128, defect: str | None = None) -> _Pixels:
     """Return one image, (size, size, 3) uint8 RGB, of a good part or of one with the named defect.
 
     Raises ValueError if the defect is not None or one of DEFECTS.
@@ -114,7 +116,7 @@ def render(rng: np.random.Generator, *, size: int = 128, defect: str | None = No
     return np.rint(np.clip(image, 0.0, 1.0) * 255).astype(np.uint8)
 
 
-def _pose(rng: np.random.Generator, side: int) -> tuple[Array, Array]:
+def _pose(rng: np.random.Generator, side: int) -> tuple[_Array, _Array]:
     """Part coordinates of every pixel: a few per cent of shift and scale, a few degrees."""
     shift, scale = rng.uniform(-0.03, 0.03, 2), rng.uniform(0.98, 1.02)
     turn = np.exp(1j * np.radians(rng.uniform(-3.0, 3.0))) / scale
@@ -123,7 +125,7 @@ def _pose(rng: np.random.Generator, side: int) -> tuple[Array, Array]:
     return z.real.astype(np.float32), z.imag.astype(np.float32)
 
 
-def _streaks(rng: np.random.Generator, u: Array, v: Array) -> Array:
+def _streaks(rng: np.random.Generator, u: _Array, v: _Array) -> _Array:
     """Brightness of concentric brushing, about +-0.05: noise smeared along the angle."""
     noise = rng.normal(size=(80, 256)).astype(np.float32)
     noise = ndimage.gaussian_filter(noise, (0.6, 14.0), mode="wrap")
@@ -132,12 +134,12 @@ def _streaks(rng: np.random.Generator, u: Array, v: Array) -> Array:
     return 0.03 / noise.std() * ndimage.map_coordinates(noise, at, order=1, mode="grid-wrap")
 
 
-def _cover(distance: Array, width: float) -> Array:
+def _cover(distance: _Array, width: float) -> _Array:
     """Smooth step, (..., 1): 1 inside (distance < -width), 0 outside."""
     return np.clip(0.5 - distance / (2 * width), 0.0, 1.0)[..., None]
 
 
-def _solid(u: Array, v: Array, missing: int | None) -> Array:
+def _solid(u: _Array, v: _Array, missing: int | None) -> _Array:
     """Signed distance to the part's metal, negative in it; bolt hole `missing` left out."""
     r = np.hypot(u, v)
     keyway = np.maximum(np.abs(u) - 0.045, np.abs(v + 0.1) - 0.12)
@@ -147,7 +149,7 @@ def _solid(u: Array, v: Array, missing: int | None) -> Array:
     return np.maximum(solid, BOLT - np.sqrt(away))
 
 
-def _metal(u: Array, v: Array, solid: Array, streaks: Array) -> Array:
+def _metal(u: _Array, v: _Array, solid: _Array, streaks: _Array) -> _Array:
     """Colour of the surface: a steel plate in a brass ring, lit from the upper left."""
     r = np.hypot(u, v)
     sheen = 0.45 * u * v / (r * r + 1e-6)  # concentric brushing has two bright sectors
@@ -165,7 +167,7 @@ def _place(rng: np.random.Generator, *radii: float) -> complex:
     return complex(rng.choice(radii) * cmath.exp(2j * cmath.pi * turn))
 
 
-def _blob(rng: np.random.Generator, u: Array, v: Array, at: complex, radius: float) -> Array:
+def _blob(rng: np.random.Generator, u: _Array, v: _Array, at: complex, radius: float) -> _Array:
     """Signed distance, roughly, to an irregular blob."""
     du, dv = u - at.real, v - at.imag
     angle = np.arctan2(dv, du)
@@ -174,14 +176,14 @@ def _blob(rng: np.random.Generator, u: Array, v: Array, at: complex, radius: flo
     return np.hypot(du, dv) - radius * (1 + wobble)
 
 
-def _dent(rng: np.random.Generator, u: Array, v: Array, metal: Array) -> Array:
+def _dent(rng: np.random.Generator, u: _Array, v: _Array, metal: _Array) -> _Array:
     at, radius = _place(rng, 0.3, BOLTS), rng.uniform(0.1, 0.14)
     inside = _cover(_blob(rng, u, v, at, radius), 0.02)
     slope = np.clip((u - at.real + v - at.imag) / radius, -1.0, 1.0)[..., None]
     return metal * (1 - inside * (0.58 - 0.25 * slope))  # the far wall catches some light
 
 
-def _scratch(rng: np.random.Generator, u: Array, v: Array, metal: Array) -> Array:
+def _scratch(rng: np.random.Generator, u: _Array, v: _Array, metal: _Array) -> _Array:
     at, tilt = _place(rng, 0.53), rng.uniform(-0.8, 0.8)
     # Near enough to the radius to stay clear of the bolt holes, which would cut it to pieces.
     z = (u + 1j * v - at) / at * abs(at) * cmath.exp(1j * tilt)
@@ -192,7 +194,7 @@ def _scratch(rng: np.random.Generator, u: Array, v: Array, metal: Array) -> Arra
     return metal + line * (np.array((0.95, 0.95, 0.92), np.float32) - metal) * 0.85
 
 
-def _stain(rng: np.random.Generator, u: Array, v: Array, metal: Array) -> Array:
+def _stain(rng: np.random.Generator, u: _Array, v: _Array, metal: _Array) -> _Array:
     inside = _cover(_blob(rng, u, v, _place(rng, 0.3, BOLTS), rng.uniform(0.15, 0.2)), 0.04)
     # Nearly as bright as the metal under it: the colour tells.
     tint = np.array((1.1, 0.55, 1.3), np.float32) * metal.mean(axis=-1, keepdims=True)

@@ -4,10 +4,12 @@
 Everything here may be called from several threads at once.
 """
 
+import hashlib
 import io
 import stat
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
@@ -32,34 +34,17 @@ warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
 class Inspected(NamedTuple):
-    """What a look at an image and its mask has shown."""
+    """What an image file and that of its mask hold."""
 
-    size: tuple[int, int]  # height, width; (0, 0) where the image cannot be read
+    pixels: np.ndarray | None  # uint8 [H, W, 3]; None where the image cannot be read
+    mask: np.ndarray | None  # bool, [H, W] if nothing is at fault; None where there is none
+    sums: dict[Path, str]  # SHA-256, in hex, of each file that can be read
     faults: list[str]  # one line each, with the file
-    marked: float = 0.0  # share of the mask's pixels that it calls defective; 0 without a mask
 
 
 def is_image_name(path: Path) -> bool:
     """Whether a file's extension is one of an image, and the file not hidden."""
     return not path.name.startswith(".") and path.suffix.lower() in _SUFFIXES
-
-
-def images_in(folder: Path) -> list[Path]:
-    """The image files of a folder, by name; none if there is no such folder.
-
-    Hidden files and files of other extensions are no images.
-    """
-    if not folder.is_dir():
-        return []
-    return sorted(path for path in folder.iterdir() if is_image_name(path) and not path.is_dir())
-
-
-def images_below(folder: Path) -> list[Path]:
-    """The image files of a folder's folders, by name; none if there is no such folder."""
-    if not folder.is_dir():
-        return []
-    kinds = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
-    return [path for kind in kinds for path in images_in(kind)]
 
 
 def read_image(path: Path) -> np.ndarray:
@@ -75,7 +60,7 @@ def read_image(path: Path) -> np.ndarray:
     Raises:
       ValueError: one line with the file and the reason, whatever is wrong with it.
     """
-    return _read(path, _image)
+    return _try(lambda path: _image(_decode(_bytes(path))), path)
 
 
 def read_mask(path: Path) -> np.ndarray:
@@ -87,7 +72,7 @@ def read_mask(path: Path) -> np.ndarray:
     Raises:
       ValueError: one line with the file and the reason, whatever is wrong with it.
     """
-    return _read(path, _mask)
+    return _try(lambda path: _mask(_decode(_bytes(path))), path)
 
 
 def resize(image: np.ndarray, size: int) -> np.ndarray:
@@ -105,35 +90,57 @@ def shrink(image: np.ndarray, longest: int) -> np.ndarray:
     return _resize(image, max(round(height * scale), 1), max(round(width * scale), 1))
 
 
-def attempt(read: Callable[[Path], np.ndarray], path: Path, found: list[str]) -> np.ndarray | None:
-    """What `read` makes of a file, or None, and then `found` has got the reason."""
+def attempt(read: Callable[[Path], _T], path: Path, faults: list[str]) -> _T | None:
+    """What `read` makes of a file, or None, and then `faults` has got the reason."""
     try:
         return read(path)
     except ValueError as error:
-        found.append(str(error))
+        faults.append(str(error))
         return None
 
 
-def inspect(image: Path, mask: Path | None, *, defective: bool) -> Inspected:
-    """Decodes an image and its mask, and holds one against the other."""
-    found: list[str] = []
-    pixels = attempt(read_image, image, found)
-    marked = attempt(read_mask, mask, found) if mask else None
-    if pixels is None:
-        return Inspected((0, 0), found)
-    height, width = pixels.shape[:2]
-    if marked is not None and marked.shape != (height, width):
-        found.append(
-            f"{one_line(mask)}: a mask of {marked.shape[1]}x{marked.shape[0]} pixels, but its "
-            f"image {one_line(image)} has {width}x{height}"
+def refuse_bad_files(faults: Sequence[str], setting: str = "") -> None:
+    """Raises ValueError, one line that lists all `faults`, if there are any.
+
+    The line begins with the name of the `setting` that led to the files, if there is one.
+    """
+    if faults:
+        whose = f"{setting}: " if setting else ""
+        raise ValueError(
+            f"{whose}{len(faults)} bad files, repair or remove them: {'; '.join(faults)}"
         )
-    elif marked is not None and marked.any() != defective:
-        marks = "no pixel of the defective" if defective else "pixels of the good"
-        found.append(f"{one_line(mask)}: a mask that marks {marks} image {one_line(image)}")
-    return Inspected((height, width), found, 0.0 if marked is None else float(marked.mean()))
 
 
-def sha256(path: Path) -> str:
+def inspect(image: Path, mask: Path | None, *, defective: bool) -> Inspected:
+    """Reads and decodes an image and its mask, each once, and holds one against the other."""
+    faults: list[str] = []
+    sums: dict[Path, str] = {}
+
+    def look(path: Path, convert: Callable[[Image.Image], np.ndarray]) -> np.ndarray | None:
+        def content(path: Path) -> np.ndarray:
+            data = _bytes(path)
+            array = convert(_decode(data))
+            sums[path] = hashlib.sha256(data).hexdigest()
+            return array
+
+        return attempt(partial(_try, content), path, faults)
+
+    pixels = look(image, _image)
+    marked = look(mask, _mask) if mask else None
+    if pixels is not None and marked is not None:
+        height, width = pixels.shape[:2]
+        if marked.shape != (height, width):
+            faults.append(
+                f"{one_line(mask)}: a mask of {marked.shape[1]}x{marked.shape[0]} pixels, but its "
+                f"image {one_line(image)} has {width}x{height}"
+            )
+        elif marked.any() != defective:
+            marks = "no pixel of the defective" if defective else "pixels of the good"
+            faults.append(f"{one_line(mask)}: a mask that marks {marks} image {one_line(image)}")
+    return Inspected(pixels, marked, sums, faults)
+
+
+def sha256_of_image(path: Path) -> str:
     """SHA-256, in hex, of a file that may be an image.
 
     Raises:
@@ -145,10 +152,6 @@ def sha256(path: Path) -> str:
 def one_line(text: object) -> str:
     """A path, say, as errors name it: what cannot be printed, such as a line break, is escaped."""
     return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in str(text))
-
-
-def _read(path: Path, convert: Callable[[Image.Image], np.ndarray]) -> np.ndarray:
-    return _try(lambda path: convert(_decode(_bytes(path))), path)
 
 
 def _try(read: Callable[[Path], _T], path: Path) -> _T:

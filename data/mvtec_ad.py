@@ -1,14 +1,19 @@
 """MVTec AD, and any folder of its layout (data/scan.py), as a TFDS data set: TFDS has none.
 
-Nothing is downloaded.
+For work of your own with tf.data: the runs of this project read the decoded copy of
+data/pipeline.py. Nothing is downloaded.
 """
 
 import contextlib
+import hashlib
 import io
+import itertools
 import os
 import sys
+import tempfile
 from collections.abc import Iterator
-from typing import Any
+from pathlib import Path
+from typing import Any, ClassVar
 
 import numpy as np
 import tensorflow as tf
@@ -16,42 +21,55 @@ import tensorflow_datasets as tfds
 from absl import logging
 from PIL import Image
 
-from data.decoded import Images
-from data.images import read_image, read_mask, resize
-from data.scan import CATEGORIES, HOMEPAGE, LICENCE, Sample, refuse_bad_files, scan_layout
+from data.images import inspect, refuse_bad_files
+from data.scan import CATEGORIES, HOMEPAGE, LICENCE, Files, Sample, digest, scan_layout
 from data.streaming import leave_accelerators
 
+_Sound = tuple[Sample, np.ndarray, np.ndarray | None]  # with its image and its mask
 
-def prepare(category: str, root: str | os.PathLike, data_dir: str) -> "MvtecAd":
+
+def prepare_tfrecords(
+    category: str,
+    root: str | os.PathLike,
+    data_dir: str | os.PathLike = "~/tensorflow_datasets",
+) -> "MvtecAd":
     """Writes a category as TFRecords below `data_dir`, unless they are there; returns the builder.
 
-    The name of `data_dir` must hold the `digest`, else a copy of other images would be taken.
+    `builder.as_dataset(split="train")`, or "test", is a `tf.data.Dataset` of the images as they
+    are. There is one copy for each `root` and category; when the files have changed, a new one
+    takes its place as soon as it is complete. Each file is read once, and is decoded, once, for a
+    new copy alone.
 
     Raises:
-      ValueError: as `refuse_bad_files`.
-      OSError: the folder cannot be written, or what is there is damaged.
+      ValueError: as `scan_layout`; bad files, in one line that lists them all.
+      FileNotFoundError: as `scan_layout`.
+      OSError: the folder cannot be written.
     """
     leave_accelerators()
-    builder = _builder(category, data_dir)
-    if builder.data_path.exists():
+    files = scan_layout(root, category)
+    root, data_dir = (os.path.expanduser(os.fspath(path)) for path in (root, data_dir))
+    source = os.fsencode(os.path.realpath(os.path.join(root, category)))
+    place = os.path.join(data_dir, hashlib.sha256(source).hexdigest()[:16])
+    if builder := _up_to_date(category, place, files):
         return builder
-    config = tfds.download.DownloadConfig(
-        manual_dir=os.path.expanduser(root), try_download_gcs=False
-    )
-    logging.info("Preparing %s in %s", category, builder.data_dir)
-    tfds.display_progress_bar(sys.stderr.isatty())
+    logging.info("Preparing %s in %s", category, place)
     try:
-        with contextlib.redirect_stdout(io.StringIO()):  # TFDS speaks of a download
-            builder.download_and_prepare(download_config=config, file_format="tfrecord")
+        os.makedirs(data_dir, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=data_dir, prefix=".mvtec_ad-") as hidden:
+            new, old = os.path.join(hidden, "new"), os.path.join(hidden, "old")
+            _write(_builder(category, new), root)
+            with contextlib.suppress(FileNotFoundError):
+                os.rename(place, old)
+            os.rename(new, place)
     except (OSError, tf.errors.OpError) as error:
-        if not builder.data_path.exists():  # else another process was faster: its copy is as good
-            reason = " ".join(str(error).split())
-            raise OSError(
-                f"Cannot write the prepared copy of {category} to {data_dir} ({reason}): free "
-                "space there or choose another data_dir"
-            ) from error
-        builder = _builder(category, data_dir)
-    return builder
+        if builder := _up_to_date(category, place, files):  # another process was faster
+            return builder
+        reason = " ".join(str(error).split())
+        raise OSError(
+            f"Cannot write the prepared copy of {category} to {data_dir} ({reason}): free "
+            "space there or choose another data_dir"
+        ) from error
+    return _builder(category, place)
 
 
 class MvtecAd(tfds.core.GeneratorBasedBuilder):
@@ -62,8 +80,8 @@ class MvtecAd(tfds.core.GeneratorBasedBuilder):
 
     name = "mvtec_ad"
     VERSION = tfds.core.Version("1.0.0")
-    RELEASE_NOTES = {"1.0.0": "Initial release."}
-    BUILDER_CONFIGS = [tfds.core.BuilderConfig(name=category) for category in CATEGORIES]
+    RELEASE_NOTES: ClassVar = {"1.0.0": "Initial release."}
+    BUILDER_CONFIGS: ClassVar = [tfds.core.BuilderConfig(name=category) for category in CATEGORIES]
     MANUAL_DOWNLOAD_INSTRUCTIONS = (
         f"Obtain MVTec AD ({LICENCE}) from {HOMEPAGE} and unpack it, so that `manual_dir` holds "
         "one folder a category."
@@ -85,22 +103,38 @@ class MvtecAd(tfds.core.GeneratorBasedBuilder):
             features=tfds.features.FeaturesDict(features),
             homepage=HOMEPAGE,
             license=LICENCE,
+            metadata=tfds.core.MetadataDict(),  # gets the `digest` of the files
         )
 
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Any]:
         files = scan_layout(dl_manager.manual_dir, self.builder_config.name)
-        refuse_bad_files(files)
-        # TFDS refuses a split without examples.
+        sound = self._inspect_each(files)
+        # TFDS takes one split after the other, and refuses one without examples.
         return {
-            split: self._generate_examples(samples)
+            split: self._generate_examples(itertools.islice(sound, len(samples)))
             for split, samples in files._asdict().items()
             if samples
         }
 
-    def _generate_examples(self, samples: list[Sample]) -> Iterator[tuple[str, dict[str, Any]]]:
-        for sample in samples:
-            image = read_image(sample.path)
-            mask = read_mask(sample.mask) if sample.mask else np.zeros(image.shape[:2], bool)
+    def _inspect_each(self, files: Files) -> Iterator[_Sound]:
+        """Each sample; once one is bad, the rest are looked through for the error alone."""
+        faults: list[str] = []
+        sums: dict[Path, str] = {}
+        samples = [*files.train, *files.test]
+        for count, sample in enumerate(samples, start=1):
+            inspected = inspect(sample.path, sample.mask, defective=sample.defect != "good")
+            faults += inspected.faults
+            sums |= inspected.sums
+            if count == len(samples):
+                refuse_bad_files(faults)
+                self.info.metadata["digest"] = digest(files, sums.__getitem__)
+            if inspected.pixels is not None and not faults:
+                yield sample, inspected.pixels, inspected.mask
+
+    def _generate_examples(self, sound: Iterator[_Sound]) -> Iterator[tuple[str, dict[str, Any]]]:
+        for sample, image, mask in sound:
+            if mask is None:
+                mask = np.zeros(image.shape[:2], bool)
             yield (
                 sample.name,
                 {
@@ -114,65 +148,32 @@ class MvtecAd(tfds.core.GeneratorBasedBuilder):
             )
 
 
-def _damaged(data_dir: str, error: Exception) -> OSError:
-    """The error for TFRecords that cannot be read back, with the way out."""
-    reason = " ".join(str(error).split())[:200]
-    return OSError(
-        f"The prepared copy in {data_dir} is damaged: delete it, the next start makes another "
-        f"({reason})"
-    )
-
-
-def read(builder: MvtecAd, split: str, samples: list[Sample], image_size: int) -> Images:
-    """The images of a split, resized to `image_size` x `image_size`, sorted by path.
-
-    Raises:
-      OSError: the TFRecords are damaged.
-    """
-
-    def resized(example: dict[str, Any]) -> dict[str, Any]:
-        image = example["image"]
-        return {**example, "image": resize(image, image_size), "size": image.shape[:2]}
-
-    examples: list[dict[str, Any]] = []
-    if samples:
-        try:
-            dataset = builder.as_dataset(
-                split=split,
-                decoders={"mask": tfds.decode.SkipDecoding()} if split == "train" else None,
-                read_config=tfds.ReadConfig(try_autocache=False),
-            )
-            # One by one: the images as they are would not all fit.
-            examples = [resized(example) for example in dataset.as_numpy_iterator()]
-        except (AssertionError, KeyError, ValueError, OSError, tf.errors.OpError) as error:
-            raise _damaged(builder.data_dir, error) from error
-    examples.sort(key=lambda example: example["path"])
-    return Images(
-        np.array([example["image"] for example in examples], np.uint8).reshape(
-            -1, image_size, image_size, 3
-        ),
-        [example["path"].decode() for example in examples],
-        [example["defect"].decode() for example in examples],
-        np.array([example["label"] for example in examples], np.int64),
-        [_mask(example) for example in examples] if split == "test" else [],
-        np.array([example["size"] for example in examples], np.int64).reshape(-1, 2),
-    )
-
-
-def _mask(example: dict[str, Any]) -> np.ndarray | None:
-    if example["label"] and not example["has_mask"]:
+def _up_to_date(category: str, place: str, files: Files) -> MvtecAd | None:
+    """The builder of the copy in `place`, if it is of these files."""
+    try:
+        builder = _builder(category, place)
+        if not builder.data_path.exists() or builder.info.metadata["digest"] != digest(files):
+            return None
+    except Exception as error:  # a description that is cut off or missing fails in many ways
+        reason = " ".join(str(error).split())[:200]
+        logging.warning("The prepared copy in %s is damaged, another is made (%s)", place, reason)
         return None
-    return example["mask"][..., 0] > 0
+    return builder
 
 
-def _builder(category: str, data_dir: str) -> MvtecAd:
+def _write(builder: MvtecAd, root: str) -> None:
+    config = tfds.download.DownloadConfig(manual_dir=root, try_download_gcs=False)
+    tfds.display_progress_bar(sys.stderr.isatty())
+    with contextlib.redirect_stdout(io.StringIO()):  # TFDS speaks of a download
+        builder.download_and_prepare(download_config=config, file_format="tfrecord")
+
+
+def _builder(category: str, place: str) -> MvtecAd:
     config = category if category in CATEGORIES else tfds.core.BuilderConfig(name=category)
     verbosity = logging.get_verbosity()
     logging.set_verbosity(logging.ERROR)  # TFDS warns of every config that is not its own
     try:
-        return MvtecAd(data_dir=data_dir, config=config)
-    except Exception as error:  # a cut-off description of the copy fails in many ways
-        raise _damaged(data_dir, error) from error
+        return MvtecAd(data_dir=place, config=config)
     finally:
         logging.set_verbosity(verbosity)
 

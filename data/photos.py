@@ -64,7 +64,7 @@ def find(pattern: str) -> list[str]:
     )
 
 
-def read(path: str, image_size: int) -> Photo:
+def read_photo(path: str, image_size: int) -> Photo:
     """Decodes a file, whatever it is; what is wrong with it is in `reason`."""
     where = Path(path)
     try:
@@ -85,7 +85,7 @@ def of_pixels(image: np.ndarray, image_size: int) -> Photo:
     return Photo("", resize(image, image_size), shrink(image, _SHOWN), image.shape[:2], "")
 
 
-def stream(paths: Sequence[str], image_size: int, batch_size: int) -> Iterator[list[Photo]]:
+def stream_photos(paths: Sequence[str], image_size: int, batch_size: int) -> Iterator[list[Photo]]:
     """The photos of `paths` in order, `batch_size` a list, the last short.
 
     While one list is looked at, threads decode the next, and no further: the memory taken does not
@@ -95,7 +95,7 @@ def stream(paths: Sequence[str], image_size: int, batch_size: int) -> Iterator[l
 
     def start(first: int) -> list[Future[Photo]]:
         batch = paths[first : first + batch_size]
-        return [pool.submit(read, path, image_size) for path in batch]
+        return [pool.submit(read_photo, path, image_size) for path in batch]
 
     try:
         coming = start(0)

@@ -1,26 +1,28 @@
-"""A category's images, and batches of them.
+"""From a folder of images to splits, and from splits to batches.
 
 `N` images, resized to `S`x`S` once and kept as uint8 in a file; a batch is float32 in [-1, 1].
-TensorFlow is imported only to prepare MVTec AD, which is done once, and to stream batches.
+TensorFlow is imported only to stream batches.
 """
 
-import contextlib
 import os
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from absl import logging
 
-from data import decoded, pipeline, sampling, scan
+from data import decoded, sampling, scan
 from data.decoded import Decoded, Images
-from data.images import read_image, resize
+from data.images import Inspected, inspect, refuse_bad_files, resize
 from data.scan import Files, Sample
-from storage.rows import Rows
+from storage.rows import Bytes, Masks, Rows
 
-# batches(dims, seed, first_step, process=(index, count)) -> images [*dims, S, S, 3], endless
-Batches = Callable[..., Iterator[np.ndarray]]
+_THREADS = 8  # an image of 89 million pixels takes 1 GB while it is decoded
+_T = TypeVar("_T")
 
 
 class Splits(NamedTuple):
@@ -32,7 +34,10 @@ class Splits(NamedTuple):
     digest: str  # SHA-256 of the files; empty where the test images were not read
 
 
-def load(
+# ---------------------------------------------------------------- folder to splits
+
+
+def load_splits(
     category: str,
     root: str | os.PathLike,
     image_size: int,
@@ -43,10 +48,11 @@ def load(
     test: bool = True,
     folder: str | os.PathLike = "",
 ) -> Splits:
-    """Reads a category; the first time, checks all its files and writes decoded copies of them.
+    """Reads a category; the first time, decodes and checks its files and keeps what was decoded.
 
-    The copies are, in `data_dir/decoded/`, one `.npz` of the resized images, which every later run
-    reads without TensorFlow, and, but of `folder`, TFRecords. Those of other files are made anew.
+    Each file is read once, whether it is decoded or only held against the copy by its SHA-256. The
+    copy is one `.npz` of the resized images in `data_dir/decoded/`; that of other files is made
+    anew.
 
     Of the good images in a `folder` with bad/ (data/scan.py), as many again as are held out are
     tested with, and not trained on: a threshold is judged on images that it does not come from.
@@ -60,7 +66,7 @@ def load(
       calibration: the share of the training images held out, chosen by `seed`; at least one if it
         is not 0, never all.
       seed: of the held-out images, and of the good test images of a `folder`.
-      data_dir: where the copies go.
+      data_dir: where the copy goes.
       test: whether to read the test set. Without it no file of test/, ground_truth/ and bad/ is
         listed or opened; a copy of all files can then neither be checked nor made, so that the
         training images of a folder are decoded each time. `test` is empty, `train` and
@@ -71,17 +77,20 @@ def load(
       ValueError: unknown category, bad files, a share or a size that makes no sense, an `.npz` of
         other images.
       FileNotFoundError: `folder`, or one of the 15 categories, is not there.
-      OSError: a folder cannot be listed; the TFRecords cannot be written, or are damaged;
-        TensorFlow is missing.
+      OSError: a folder cannot be listed.
     """
     require_numbers(image_size, calibration)
     root, folder, data_dir = (os.path.expanduser(os.fspath(at)) for at in (root, folder, data_dir))
+    copy = os.path.join(data_dir, "decoded", f"{category}_{image_size}px.npz") if test else ""
     if folder:
-        images = from_folder(category, folder, image_size, data_dir, test=test)
+        require_product_name(category)
+        files, pick_test = scan.scan_folder(folder, test=test), scan.has_bad(folder)
+        images = _of_files(category, files, image_size, copy, pick_test=pick_test)
     elif os.path.isfile(root):
-        images = from_copy(root, category, image_size, test=test)
+        images = _of_copy(root, category, image_size, test=test)
     else:
-        images = from_layout(category, root, image_size, data_dir, test=test)
+        files = scan.scan_layout(root, category, test=test)
+        images = _of_files(category, files, image_size, copy, pick_test=False)
     if not images.pick_test:  # own images have no masks
         _warn_of_missing_masks(images.test)
     return _split(images, seed, calibration, test)
@@ -95,63 +104,172 @@ def require_numbers(image_size: int, calibration: float) -> None:
         )
 
 
-def train_draws(images: np.ndarray, *, flip: bool, crop: int, rotation: int = 0) -> sampling.Draws:
-    """Endless draws from `images`, uint8 [N, S, S, 3], of crops of side `crop`; 0: of whole images.
-
-    `flip` and `rotation` as in `sampling.draws`.
-
-    Raises:
-      ValueError: the crop is larger than the images, the rotation is not 0, 90 or 180, or quarter
-        turns would change the shape of images that are not square.
-    """
-    room = sampling.crop_room(images, crop)
-    height, width = images.shape[1:3]
-    if rotation == 90 and not crop and height != width:
+def require_product_name(category: str) -> None:
+    """Raises ValueError where a folder of own images cannot go by that name."""
+    if category in (*scan.CATEGORIES, "demo", "") or os.path.basename(category) != category:
         raise ValueError(
-            f"data.rotation 90 does not fit images of {height}x{width} px, which are not square: "
-            "choose 180 or 0, or square crops with data.crop"
+            f"data.folder: {category!r} is no name for a product of your own: put one after the "
+            "colon of --config, e.g. --config=configs/fanogan.py:mine"
         )
-    return sampling.draws(len(images), flip=flip, rotation=rotation, room=room)
 
 
-def train_batches(images: np.ndarray, *, flip: bool, crop: int = 0, rotation: int = 0) -> Batches:
-    """Endless training batches of `images`, uint8 [N, S, S, 3], streamed by tf.data.
+def inspect_each(
+    samples: Sequence[Sample], keep: Callable[[Sample, Inspected], _T]
+) -> Iterator[_T]:
+    """What `keep` keeps of each sample's image and mask, in order; each file is read once.
+
+    Threads read, decode and call `keep`: no more images are in memory at once than there are
+    threads, but for what is kept.
+    """
+
+    def look(sample: Sample) -> _T:
+        defective = sample.defect != "good"
+        return keep(sample, inspect(sample.path, sample.mask, defective=defective))
+
+    with ThreadPoolExecutor(min(_THREADS, os.cpu_count() or 1)) as pool:
+        yield from pool.map(look, samples)
+
+
+class _Resized(NamedTuple):
+    """What of an image and its mask stays in memory."""
+
+    size: tuple[int, int]  # height and width of both
+    pixels: np.ndarray | None  # uint8 [S, S, 3]; None where the image cannot be read
+    bits: np.ndarray | None  # uint8, those of the mask, packed; None where there is none
+    sums: dict[Path, str]
+    faults: list[str]
+
+
+def decode(files: Files, image_size: int) -> tuple[Images, Images, str]:
+    """Reads, checks, decodes and resizes all files, each once.
 
     Returns:
-      `batches(dims, seed, first_step, process=(index, count))`, an iterator over float32 in
-      [-1, 1], [*dims, S, S, 3] or crops of side `crop`: what `train_draws` draws for the same
-      arguments.
+      Training images and test images, both sorted by name, and `scan.digest` of the files. The
+      mask of a good image is empty, that of a defective image without one is None.
 
     Raises:
-      ValueError: as `train_draws`.
+      ValueError: one line that lists all bad files, each with its reason.
+      OSError: the disk is full.
     """
-    draws = train_draws(images, flip=flip, crop=crop, rotation=rotation)
+    train, test = files.train, sorted(files.test, key=lambda sample: sample.name)
+    count = len(train) + len(test)
+    logging.info("Decoding %d images.", count)
+    images = np.empty((count, image_size, image_size, 3), np.uint8)
+    sizes, mask_sizes = np.zeros((count, 2), np.int64), np.zeros((count, 2), np.int64)
+    sums: dict[Path, str] = {}
+    faults: list[str] = []
+    with tempfile.TemporaryFile() as file:  # where masks take no memory
+        masks = Bytes(file, tempfile.gettempdir())
+    each = inspect_each([*train, *test], partial(_resized, image_size))
+    for index, resized in enumerate(each):
+        faults += resized.faults
+        sums |= resized.sums
+        if resized.pixels is not None:
+            images[index], sizes[index] = resized.pixels, resized.size
+        if resized.bits is not None and index >= len(train):
+            masks.append(resized.bits)
+            mask_sizes[index] = resized.size
+    refuse_bad_files(faults)
+    train_images = _images(train, images[: len(train)], sizes[: len(train)])
+    test_images = _images(test, images[len(train) :], sizes[len(train) :])
+    test_images = test_images._replace(masks=Masks(masks, 0, mask_sizes[len(train) :]))
+    return train_images, test_images, scan.digest(files, sums.__getitem__)
 
-    def batches(
-        dims: tuple[int, ...], seed: int, first_step: int, process: tuple[int, int] = (0, 1)
-    ) -> Iterator[np.ndarray]:
-        with tensorflow_to("stream batches"):
-            from data import streaming
-        return streaming.stream(images, draws, crop, dims, seed, first_step, process)
 
-    return batches
-
-
-def eval_batches(images: np.ndarray | Rows, batch_size: int) -> Iterator[np.ndarray]:
-    """Batches of `images`, uint8 [N, S, S, 3], in order: float32 in [-1, 1], the last short."""
-    for start in range(0, len(images), batch_size):
-        yield sampling.scale(images[start : start + batch_size])
+def _resized(image_size: int, sample: Sample, inspected: Inspected) -> _Resized:
+    pixels, mask, sums, faults = inspected
+    if pixels is None:
+        return _Resized((0, 0), None, None, sums, faults)
+    size = pixels.shape[:2]
+    if mask is None and sample.defect == "good":
+        mask = np.broadcast_to(np.False_, size)
+    bits = None if mask is None else np.packbits(mask)
+    return _Resized(size, resize(pixels, image_size), bits, sums, faults)
 
 
-def _split(images: Decoded, seed: int, calibration: float, test: bool) -> Splits:
-    count, pick = len(images.train.paths), images.pick_test
-    trained, held_out, picked = sampling.split(seed, count, calibration, pick_test=pick)
-    tested = images.test
-    if pick and test:
-        tested = _with_good(tested, _take(images.train, picked))
-    return Splits(
-        _take(images.train, trained), _take(images.train, held_out), tested, images.digest
+def _images(samples: Sequence[Sample], images: np.ndarray, sizes: np.ndarray) -> Images:
+    return Images(
+        images,
+        [sample.name for sample in samples],
+        [sample.defect for sample in samples],
+        np.array([sample.defect != "good" for sample in samples], np.int64),
+        [],
+        sizes,
     )
+
+
+def _of_files(
+    category: str, files: Files, image_size: int, copy: str, *, pick_test: bool
+) -> Decoded:
+    """The decoded copy where it was made from these very files, else a new one; '' is no copy."""
+    if copy and (images := _up_to_date(copy, category, files, image_size, pick_test)):
+        return images
+    train, test, digest = decode(files, image_size)
+    if not copy:
+        return Decoded(category, "", train, test, pick_test)
+    return _write_copy(copy, Decoded(category, digest, train, test, pick_test))
+
+
+def _up_to_date(
+    copy: str, category: str, files: Files, image_size: int, pick_test: bool
+) -> Decoded | None:
+    try:
+        images = decoded.read_decoded(copy)
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        logging.warning("Decoding the images anew: %s", error)
+        return None
+    about = (images.category, images.pick_test, images.train.images.shape[1:3])
+    if about == (category, pick_test, (image_size,) * 2) and images.digest == scan.digest(files):
+        return images
+    logging.info("The images are not those of %s: decoding them anew.", copy)
+    return None
+
+
+def _write_copy(copy: str, images: Decoded) -> Decoded:
+    """The images from their new copy, so that memory is free of them, or as they are without."""
+    try:
+        decoded.write_decoded(copy, images)
+        logging.info("Wrote the decoded images to %s.", copy)
+        return decoded.read_decoded(copy)
+    except OSError as error:
+        logging.warning("The decoded images are not kept: %s", error)
+        return images
+
+
+def _of_copy(path: str, category: str, image_size: int, *, test: bool) -> Decoded:
+    """The decoded copy that the user names, held against what the config asks for.
+
+    Raises:
+      ValueError: it holds other images, another format, or none.
+    """
+    images = decoded.read_decoded(path, test=test)
+    side = images.train.images.shape[1]
+    if (images.category, side) != (category, image_size):
+        raise ValueError(
+            f"{path} holds {images.category} at {side} px, not {category} at {image_size} px: "
+            "name the folder of the images, or another file"
+        )
+    return images
+
+
+def _warn_of_missing_masks(images: Images) -> None:
+    missing = [path for path, mask in zip(images.paths, images.masks, strict=True) if mask is None]
+    if missing:
+        logging.warning(
+            "%d defective test images have no mask, there are no pixel metrics without: %s",
+            len(missing),
+            ", ".join(missing),
+        )
+
+
+def _split(images: Decoded, seed: int, share: float, test: bool) -> Splits:
+    count, pick = len(images.train.paths), images.pick_test
+    parts = sampling.split(seed, count, share, pick_test=pick)
+    train, calibration, picked = (_take(images.train, indices) for indices in parts)
+    tested = _with_good(images.test, picked) if pick and test else images.test
+    return Splits(train, calibration, tested, images.digest)
 
 
 def _with_good(bad: Images, good: Images) -> Images:
@@ -185,172 +303,55 @@ def _take(images: Images, indices: np.ndarray) -> Images:
     )
 
 
-def _warn_of_missing_masks(images: Images) -> None:
-    missing = [path for path, mask in zip(images.paths, images.masks, strict=True) if mask is None]
-    if missing:
-        logging.warning(
-            "%d defective test images have no mask, there are no pixel metrics without: %s",
-            len(missing),
-            ", ".join(missing),
+# ---------------------------------------------------------------- splits to batches
+
+
+def train_draws(images: np.ndarray, *, flip: bool, crop: int, rotation: int = 0) -> sampling.Draws:
+    """Endless draws from `images`, uint8 [N, S, S, 3], of crops of side `crop`; 0: of whole images.
+
+    `flip` and `rotation` as in `sampling.draws`.
+
+    Raises:
+      ValueError: the crop is larger than the images, the rotation is not 0, 90 or 180, or quarter
+        turns would change the shape of images that are not square.
+    """
+    room = sampling.crop_room(images, crop)
+    height, width = images.shape[1:3]
+    if rotation == 90 and not crop and height != width:
+        raise ValueError(
+            f"data.rotation 90 does not fit images of {height}x{width} px, which are not square: "
+            "choose 180 or 0, or square crops with data.crop"
         )
+    return sampling.draws(len(images), flip=flip, rotation=rotation, room=room)
 
 
-_THREADS = 8  # an image of 89 million pixels takes 1 GB while it is decoded
-
-
-def decode(files: Files, image_size: int) -> tuple[Images, Images]:
-    """Training and test images from their files; the masks are left aside, and None.
+def train_images(images: np.ndarray, draws: sampling.Draws) -> Callable[..., Iterator[Any]]:
+    """Endless batches of `images`, uint8 [N, S, S, 3], that `draws` name, gathered by tf.data.
 
     Returns:
-      Images of the samples in their order: what TFDS gives for the same files, to the bit.
+      `batches(dims, seed, first_step, process=(index, count))`, as `draws`, but for the images
+      themselves, whole and as they are, uint8 [*dims, S, S, 3], in place of their indices.
 
     Raises:
-      ValueError: one line that lists all bad files, each with its reason.
+      OSError: when batches are asked for: TensorFlow is missing.
     """
-    samples = [*files.train, *files.test]
-    logging.info("Decoding %d images.", len(samples))
-    images = np.empty((len(samples), image_size, image_size, 3), np.uint8)
-    sizes = np.empty((len(samples), 2), np.int64)
 
-    def fill(index: int) -> str:
-        """Fills in one image; what is wrong with it, if anything."""
+    def batches(
+        dims: tuple[int, ...], seed: int, first_step: int, process: tuple[int, int] = (0, 1)
+    ) -> Iterator[Any]:
         try:
-            image = read_image(samples[index].path)
-        except ValueError as error:
-            return str(error)
-        images[index], sizes[index] = resize(image, image_size), image.shape[:2]
-        return ""
+            from data import streaming
+        except ImportError as error:
+            raise OSError(
+                f"TensorFlow is needed to stream batches and cannot be imported ({error}): install "
+                "requirements.txt, or keep the images on the device, --config.data.resident=True"
+            ) from error
+        return streaming.gather_drawn(images, draws(dims, seed, first_step, process))
 
-    with ThreadPoolExecutor(min(_THREADS, os.cpu_count() or 1)) as pool:
-        bad = [*filter(None, pool.map(fill, range(len(samples))))]
-    if bad:
-        raise ValueError(f"{len(bad)} bad files, repair or remove them: {'; '.join(bad)}")
-    count = len(files.train)
-    test = _images(files.test, images[count:], sizes[count:])
-    return _images(files.train, images[:count], sizes[:count]), test._replace(
-        masks=[None] * len(files.test)
-    )
+    return batches
 
 
-def _images(samples: Sequence[Sample], images: np.ndarray, sizes: np.ndarray) -> Images:
-    return Images(
-        images,
-        [sample.name for sample in samples],
-        [sample.defect for sample in samples],
-        np.array([sample.defect != "good" for sample in samples], np.int64),
-        [],
-        sizes,
-    )
-
-
-def from_copy(path: str, category: str, image_size: int, *, test: bool) -> Decoded:
-    """The decoded copy that the user names, held against what the config asks for.
-
-    Raises:
-      ValueError: it holds other images, another format, or none.
-    """
-    images = decoded.read_decoded(path, test=test)
-    side = images.train.images.shape[1]
-    if (images.category, side) != (category, image_size):
-        raise ValueError(
-            f"{path} holds {images.category} at {side} px, not {category} at {image_size} px: "
-            "name the folder of the images, or another file"
-        )
-    return images
-
-
-def from_layout(category: str, root: str, image_size: int, data_dir: str, *, test: bool) -> Decoded:
-    """The decoded copy where it was made from `root/category`'s files, else a new one.
-
-    Raises:
-      ValueError, OSError: as `pipeline.load`.
-    """
-    if not test:
-        train, none = pipeline.decode(Files(scan.scan_training(root, category), []), image_size)
-        return Decoded(category, "", train, none)
-    files = scan.scan_layout(root, category)
-    digest = scan.digest(files)
-    path = _copy(category, image_size, data_dir)
-    if found := _up_to_date(path, category, digest, image_size, pick_test=False):
-        return found
-    with tensorflow_to("decode images for the first time"):
-        from data import mvtec_ad
-    builder = mvtec_ad.prepare(category, root, os.path.join(data_dir, digest[:16]))
-    images = Decoded(
-        category,
-        digest,
-        mvtec_ad.read(builder, "train", files.train, image_size),
-        mvtec_ad.read(builder, "test", files.test, image_size),
-    )
-    return _kept(path, images)
-
-
-def from_folder(category: str, root: str, image_size: int, data_dir: str, *, test: bool) -> Decoded:
-    """The same for a folder of own images, which goes by the name `category`; no TensorFlow.
-
-    Raises:
-      ValueError, OSError: as `pipeline.load`.
-    """
-    require_product_name(category)
-    files, pick_test = scan.scan_folder(root, test=test), scan.has_bad(root)
-    if not test:
-        return Decoded(category, "", *pipeline.decode(files, image_size), pick_test)
-    digest = scan.digest(files)
-    path = _copy(category, image_size, data_dir)
-    if found := _up_to_date(path, category, digest, image_size, pick_test):
-        return found
-    images = Decoded(category, digest, *pipeline.decode(files, image_size), pick_test)
-    return _kept(path, images)
-
-
-def require_product_name(category: str) -> None:
-    """Raises ValueError where a folder of own images cannot go by that name."""
-    if category in (*scan.CATEGORIES, "demo", "") or os.path.basename(category) != category:
-        raise ValueError(
-            f"data.folder: {category!r} is no name for a product of your own: put one after the "
-            "colon of --config, e.g. --config=configs/fanogan.py:mine"
-        )
-
-
-@contextlib.contextmanager
-def tensorflow_to(purpose: str) -> Iterator[None]:
-    """Round an import that needs TensorFlow: its error says what for, and how to do without."""
-    try:
-        yield
-    except ImportError as error:
-        raise OSError(
-            f"TensorFlow is needed to {purpose} and cannot be imported ({error}): install "
-            "requirements.txt, or name a decoded .npz from another machine as config.data.root"
-        ) from error
-
-
-def _copy(category: str, image_size: int, data_dir: str) -> str:
-    return os.path.join(data_dir, "decoded", f"{category}_{image_size}px.npz")
-
-
-def _up_to_date(
-    path: str, category: str, digest: str, image_size: int, pick_test: bool
-) -> Decoded | None:
-    try:
-        found = decoded.read_decoded(path)
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError) as error:
-        logging.warning("Decoding the images anew: %s", error)
-        return None
-    about = (found.category, found.digest, found.pick_test, found.train.images.shape[1:3])
-    if about == (category, digest, pick_test, (image_size,) * 2):
-        return found
-    logging.info("The images are not those of %s: decoding them anew.", path)
-    return None
-
-
-def _kept(path: str, images: Decoded) -> Decoded:
-    """The images from their new copy, so that memory is free of them, or as they are without."""
-    try:
-        decoded.write_decoded(path, images)
-        logging.info("Wrote the decoded images to %s: with it, no TensorFlow is needed.", path)
-        return decoded.read_decoded(path)
-    except OSError as error:
-        logging.warning("The decoded images are not kept: %s", error)
-        return images
+def eval_batches(images: np.ndarray | Rows, batch_size: int) -> Iterator[np.ndarray]:
+    """Batches of `images`, uint8 [N, S, S, 3], in order: float32 in [-1, 1], the last short."""
+    for start in range(0, len(images), batch_size):
+        yield sampling.scale(images[start : start + batch_size])

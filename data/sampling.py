@@ -11,19 +11,19 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-Draw = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
+StepDraw = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 # draws(dims, seed, first_step, process=(index, count)) -> (indices, flips, corners, turns) of each
 # step, endless
-Draws = Callable[..., Iterator[Draw]]
+Draws = Callable[..., Iterator[StepDraw]]
 
 # Independent random streams of one seed.
-_ORDER, _FLIPS, _HELD_OUT, _CORNERS, _TURNS, _TESTED = range(6)
+_ORDER, _FLIPS, _CALIBRATION, _CORNERS, _TURNS, _TESTED = range(6)
 
 
 def scale(pixels: np.ndarray) -> np.ndarray:
     """uint8 in [0, 255] -> float32 in [-1, 1].
 
-    2 x - 255 is exact and one multiplication rounds: the same bits in NumPy, TensorFlow and XLA on
+    2 x - 255 is exact and one multiplication rounds: the same bits in NumPy and in XLA, on
     any device, where x / 127.5 - 1 is one rounding more or less, as the compiler likes.
     """
     scaled = pixels.astype(np.float32)
@@ -43,24 +43,24 @@ def split(
     Raises:
       ValueError: with `pick_test`, the share leaves nothing to train on.
     """
-    trained, out = held_out(seed, num_images, share)
+    train, calibration = calibration_split(seed, num_images, share)
     if not pick_test:
-        return trained, out, trained[:0]
+        return train, calibration, train[:0]
     if share >= 0.5:
         raise ValueError(
             f"calibration {share} leaves nothing to train on, since with bad/ as many images again "
             "are tested with: choose less than 0.5"
         )
-    trained, picked = picked_for_test(seed, trained, len(out))
-    return trained, out, picked
+    train, test = picked_for_test(seed, train, len(calibration))
+    return train, calibration, test
 
 
-def held_out(seed: int, num_images: int, share: float) -> tuple[np.ndarray, np.ndarray]:
+def calibration_split(seed: int, num_images: int, share: float) -> tuple[np.ndarray, np.ndarray]:
     """Sorted indices of the images that are trained on, and of those held out.
 
     At least one is held out if `share` is not 0, and never all.
     """
-    order = np.random.default_rng((seed, _HELD_OUT)).permutation(num_images)
+    order = np.random.default_rng((seed, _CALIBRATION)).permutation(num_images)
     count = min(max(round(num_images * share), 1), num_images - 1) if share else 0
     return np.sort(order[count:]), np.sort(order[:count])
 
@@ -166,7 +166,7 @@ def draws(
 
     def draw(
         dims: tuple[int, ...], seed: int, first_step: int, process: tuple[int, int] = (0, 1)
-    ) -> Iterator[Draw]:
+    ) -> Iterator[StepDraw]:
         (index, count), (local, *leading, batch) = process, dims
         devices = local * count
 

@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
-from data.images import KINDS, attempt, read_image
+from data.images import KINDS, attempt, read_image, refuse_bad_files
 from data.scan import images_of
 
 
-def load(folder: str | os.PathLike, side: int) -> np.ndarray:
+def read_textures(folder: str | os.PathLike, side: int) -> np.ndarray:
     """All images of `folder` and of the folders in it: their middle squares, uint8 [T, S, S, 3].
 
     DTD (https://www.robots.ox.ac.uk/~vgg/data/dtd) is such a folder: `dtd/images`, of 5,640 images
@@ -34,12 +34,9 @@ def load(folder: str | os.PathLike, side: int) -> np.ndarray:
             f"corruption.textures: {root} holds no {KINDS} file: put images there, or leave "
             "corruption.textures empty"
         )
-    bad: list[str] = []
-    squares = [attempt(partial(_square, side=side), path, bad) for path in paths]
-    if bad:
-        raise ValueError(
-            f"corruption.textures: {len(bad)} bad files, repair or remove them: {'; '.join(bad)}"
-        )
+    faults: list[str] = []
+    squares = [attempt(partial(_square, side=side), path, faults) for path in paths]
+    refuse_bad_files(faults, "corruption.textures")
     return np.stack([square for square in squares if square is not None])
 
 

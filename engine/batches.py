@@ -1,10 +1,12 @@
 """Where the images of a training step come from: the device's own memory, or the host.
 
 A category is small (391 images at most): as uint8 it lies on every device once, and per step the
-host sends only which images, and how each is cut, flipped and turned. Images are float32 in
-[-1, 1].
+host sends only which images, and how each is cut, mirrored and turned. Where it does not fit, the
+host sends the images themselves. The device cuts, mirrors and turns them all the same, and scales
+them to float32 in [-1, 1].
 """
 
+import math
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, NamedTuple
@@ -35,11 +37,6 @@ class Batches(NamedTuple):
     grouped: bool  # whether what is sent is so small that many steps' worth go at once
 
 
-def streamed(images: Stream) -> Batches:
-    """Batches whose images, float32 [*dims, H, W, C], the host sends for each step."""
-    return Batches((), images, lambda _, sent: sent, grouped=False)
-
-
 def resident(pixels: np.ndarray, draws: Stream, *, crop: int = 0) -> Batches:
     """Batches gathered on the device from `pixels`, uint8 [N, H, W, C].
 
@@ -47,29 +44,45 @@ def resident(pixels: np.ndarray, draws: Stream, *, crop: int = 0) -> Batches:
     (int32) [*dims, 2] of crops of side `crop` (0: whole images, whose corners are 0), and their
     quarter turns (int32) [*dims], anticlockwise; images that are not square take half turns alone.
     """
-    size = (crop, crop) if crop else pixels.shape[1:3]
-    return Batches(pixels, draws, partial(gather, size=size), grouped=True)
+    return Batches(pixels, draws, partial(_crops, crop=crop), grouped=True)
 
 
-def gather(
+def streamed(images: Stream, *, crop: int = 0) -> Batches:
+    """Batches whose images the host sends for each step: the same as `resident`, to the bit.
+
+    `images` gives what the `draws` of `resident` give, but for the images themselves, whole,
+    uint8 [*dims, H, W, C], in place of their indices.
+    """
+
+    def images_of(_: Any, sent: tuple[jax.Array, ...]) -> jax.Array:
+        pixels, *others = sent
+        *dims, height, width, channels = pixels.shape
+        each = jnp.arange(math.prod(dims), dtype=jnp.int32).reshape(dims)
+        return _crops(pixels.reshape(-1, height, width, channels), (each, *others), crop=crop)
+
+    return Batches((), images, images_of, grouped=False)
+
+
+def _crops(
     pixels: jax.Array,
-    draw: tuple[jax.Array, jax.Array, jax.Array, jax.Array],
+    draw: tuple[jax.Array, ...],
     *,
-    size: tuple[int, int],
+    crop: int,
 ) -> jax.Array:
-    """The crops [*dims, *size, C] that `draw` names, mirrored, then turned, as it says.
+    """The crops [*dims, h, w, C] that `draw` names, mirrored, then turned, as it says.
 
     `pixels` are uint8 [N, H, W, C], `draw` as in `resident`; the crops are float32 in [-1, 1].
     """
     indices, flips, corners, turns = draw
+    size = (crop, crop) if crop else pixels.shape[1:3]
 
-    def crop(index: jax.Array, corner: jax.Array) -> jax.Array:
+    def cut(index: jax.Array, corner: jax.Array) -> jax.Array:
         start = (index, corner[0], corner[1], 0)
         return jax.lax.dynamic_slice(pixels, start, (1, *size, pixels.shape[-1]))[0]
 
     for _ in indices.shape:
-        crop = jax.vmap(crop)
-    images = crop(indices, corners)
+        cut = jax.vmap(cut)
+    images = cut(indices, corners)
     # A quarter turn is a mirror image, transposed; a half turn is mirrored both ways.
     flips, turns = flips[..., None, None, None], turns[..., None, None, None]
     odd, half = turns % 2 == 1, turns >= 2
@@ -96,4 +109,4 @@ def resident_if_it_fits(
         pixels.nbytes / 1e6,
         free / 1e6,
     )
-    return streamed(images)
+    return streamed(images, crop=crop)

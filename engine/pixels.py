@@ -6,9 +6,12 @@ from typing import Any
 import numpy as np
 
 GRID_IMAGES = 64
-
-
 GRID_GAP = 2  # pixels
+
+
+def scaled(pixels: Any) -> Any:
+    """uint8 in [0, 255] -> float32 in [-1, 1], NumPy or JAX, as data/sampling.py to the bit."""
+    return (2 * pixels.astype(np.float32) - 255) * np.float32(1 / 255)
 
 
 def to_pixels(images: np.ndarray) -> np.ndarray:
@@ -40,8 +43,3 @@ def grid(images: np.ndarray) -> np.ndarray:
         top, left = i // columns * tall, i % columns * wide
         canvas[top : top + height, left : left + width] = image
     return canvas
-
-
-def scaled(pixels: Any) -> Any:
-    """uint8 in [0, 255] -> float32 in [-1, 1], NumPy or JAX, as data/sampling.py to the bit."""
-    return (2 * pixels.astype(np.float32) - 255) * np.float32(1 / 255)

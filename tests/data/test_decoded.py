@@ -71,7 +71,7 @@ def test_images_stay_those_of_their_copy(tmp_path):
     other = decoded.read_decoded(str(path))
     for change in (lambda data: data[:-1] + b"x", lambda data: data[:100]):
         path.write_bytes(change(path.read_bytes()))
-        with pytest.raises(OSError, match="x.npz was changed while it was in use: start again"):
+        with pytest.raises(OSError, match=r"x.npz was changed while it was in use: start again"):
             other.train.images[2]
 
 
@@ -84,7 +84,7 @@ def test_every_bit_of_the_copy_is_checked(tmp_path):
             whole = path.read_bytes()
             place = whole.index(archive.read(name)) + archive.getinfo(name).file_size - 1
             path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
-            with pytest.raises(ValueError, match="x.npz holds no decoded images .*Bad CRC-32"):
+            with pytest.raises(ValueError, match=r"x.npz holds no decoded images .*Bad CRC-32"):
                 decoded.read_decoded(str(path))
             path.write_bytes(whole)
     assert len(names) == 16 and decoded.read_decoded(str(path)).digest == "digest"
@@ -96,7 +96,7 @@ def altered(path, **arrays):
     with np.load(path) as archive:
         content = {**archive, **arrays}
     np.savez(path, **content)
-    with pytest.raises(ValueError, match="x.npz holds no decoded images") as caught:
+    with pytest.raises(ValueError, match=r"x.npz holds no decoded images") as caught:
         decoded.read_decoded(str(path))
     assert "\n" not in str(caught.value)
     return str(caught.value)

@@ -15,7 +15,7 @@ SMALL = {"size": 64, "train": 3, "good": 2, "bad": 1}
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small data set, read by the tests of this file and changed by none."""
     root = tmp_path_factory.mktemp("demo") / "new"
-    demo.generate(str(root), **SMALL)
+    demo.generate_demo(str(root), **SMALL)
     return root / "demo"
 
 
@@ -43,8 +43,8 @@ def test_layout_and_counts(folder: Path) -> None:
 
 def test_pixels_depend_on_the_seed_and_not_on_the_counts(folder: Path, tmp_path: Path) -> None:
     """The same seed gives the same pixels, also among more images; another seed gives others."""
-    demo.generate(str(tmp_path / "same"), **{**SMALL, "train": 4, "good": 1})
-    demo.generate(str(tmp_path / "other"), **SMALL, seed=1)
+    demo.generate_demo(str(tmp_path / "same"), **{**SMALL, "train": 4, "good": 1})
+    demo.generate_demo(str(tmp_path / "other"), **SMALL, seed=1)
     first, same = _pixels(folder), _pixels(tmp_path / "same" / "demo")
     other = _pixels(tmp_path / "other" / "demo")
     shared = first.keys() & same.keys()
@@ -78,14 +78,14 @@ def test_defects_lie_on_the_part() -> None:
 
 def test_an_unknown_defect_is_named() -> None:
     """The message names the defect and those there are."""
-    with pytest.raises(ValueError, match="unknown defect 'rust'.*scratch"):
+    with pytest.raises(ValueError, match=r"unknown defect 'rust'.*scratch"):
         demo.render(np.random.default_rng(0), defect="rust")
 
 
 def test_a_second_call_does_nothing(folder: Path) -> None:
     """No file of a complete data set is written again."""
     before = {p: p.stat().st_mtime_ns for p in folder.rglob("*")}
-    demo.generate(str(folder.parent), **SMALL)
+    demo.generate_demo(str(folder.parent), **SMALL)
     assert {p: p.stat().st_mtime_ns for p in folder.rglob("*")} == before
 
 
@@ -93,19 +93,19 @@ def test_a_second_call_does_nothing(folder: Path) -> None:
 def test_other_settings_are_refused(folder: Path, change: dict[str, int]) -> None:
     """The message names the folder and a way out."""
     with pytest.raises(ValueError, match=f"{folder} is not .*delete it"):
-        demo.generate(str(folder.parent), **{**SMALL, **change})
+        demo.generate_demo(str(folder.parent), **{**SMALL, **change})
 
 
 def test_what_is_no_complete_data_set_is_left_alone(tmp_path: Path) -> None:
     """A folder without demo.json, or with images lost, is refused and stays as it was."""
     (tmp_path / "demo").mkdir()
     with pytest.raises(ValueError, match="not a complete demo data set"):
-        demo.generate(str(tmp_path), **SMALL)
+        demo.generate_demo(str(tmp_path), **SMALL)
     assert not list((tmp_path / "demo").iterdir())
-    demo.generate(str(tmp_path / "lost"), **SMALL)
+    demo.generate_demo(str(tmp_path / "lost"), **SMALL)
     (tmp_path / "lost/demo/train/good/000.png").unlink()
     with pytest.raises(ValueError, match="not a complete demo data set"):
-        demo.generate(str(tmp_path / "lost"), **SMALL)
+        demo.generate_demo(str(tmp_path / "lost"), **SMALL)
 
 
 def test_an_interrupted_call_leaves_nothing(
@@ -118,7 +118,7 @@ def test_an_interrupted_call_leaves_nothing(
 
     monkeypatch.setattr(demo, "render_defective", stop)
     with pytest.raises(KeyboardInterrupt):
-        demo.generate(str(tmp_path), **SMALL)
+        demo.generate_demo(str(tmp_path), **SMALL)
     assert not list(tmp_path.iterdir())
 
 
@@ -126,5 +126,5 @@ def test_an_interrupted_call_leaves_nothing(
 def test_settings_out_of_range_are_refused(tmp_path: Path, change: dict[str, int]) -> None:
     """Before anything is written."""
     with pytest.raises(ValueError, match="need seed"):
-        demo.generate(str(tmp_path), **{**SMALL, **change})
+        demo.generate_demo(str(tmp_path), **{**SMALL, **change})
     assert not list(tmp_path.iterdir())

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from test_data import picture, save
+from trees import picture, save
 
 from data import images, photos, pipeline
 
@@ -117,7 +117,7 @@ def test_symlinks_that_lead_in_circles(tmp_path, warned):
         assert found(tmp_path, pattern) == here
     assert any("symlinked folder (3)" in line for line in warned)
     assert found(tmp_path, "a/one") == [name.replace("a/", "a/one/") for name in here]
-    assert photos.read(str(tmp_path / "a/self.png"), SIZE).reason
+    assert photos.read_photo(str(tmp_path / "a/self.png"), SIZE).reason
 
 
 def test_a_folder_that_cannot_be_listed_is_an_error(tmp_path, monkeypatch):
@@ -141,7 +141,7 @@ def test_names_that_are_no_text(tmp_path):
     for pattern in ("", "*.png", name):
         (path,) = photos.find(str(tmp_path / pattern))
         assert path == str(tmp_path / name)
-        assert photos.read(path, SIZE).reason == ""
+        assert photos.read_photo(path, SIZE).reason == ""
 
 
 # ---------------------------------------------------------------- read
@@ -151,7 +151,7 @@ def test_names_that_are_no_text(tmp_path):
 def test_a_photo_is_what_training_sees_and_a_person(tmp_path, shape):
     pixels = picture(0, shape)
     path = str(save(tmp_path / "x.png", pixels))
-    photo = photos.read(path, SIZE)
+    photo = photos.read_photo(path, SIZE)
     assert (photo.path, photo.size, photo.reason) == (path, shape[:2], "")
     image = Image.fromarray(pixels).convert("RGB")
     resized = image.resize((SIZE, SIZE), Image.Resampling.BILINEAR)
@@ -164,12 +164,12 @@ def test_a_photo_is_what_training_sees_and_a_person(tmp_path, shape):
 
 @pytest.mark.parametrize("suffix", ["jpg", "png", "webp"])
 def test_training_and_test_images_come_back_to_the_bit(tmp_path, suffix):
-    """Scored again as new images, those of MVTec's layout, prepared by TFDS, are the same."""
+    """Scored again as new images, those of MVTec's layout are the same."""
     for split in ("train", "test"):
         save(tmp_path / f"root/part/{split}/good/x.{suffix}", picture(len(split), (97, 61, 3)))
-    splits = pipeline.load("part", tmp_path / "root", SIZE, data_dir=tmp_path / "prepared")
+    splits = pipeline.load_splits("part", tmp_path / "root", SIZE, data_dir=tmp_path / "prepared")
     for images_ in (splits.train, splits.test):
-        photo = photos.read(str(tmp_path / "root/part" / images_.paths[0]), SIZE)
+        photo = photos.read_photo(str(tmp_path / "root/part" / images_.paths[0]), SIZE)
         np.testing.assert_array_equal(photo.pixels, images_.images[0])
         assert photo.size == tuple(images_.sizes[0])
 
@@ -188,7 +188,7 @@ def test_whatever_is_wrong_is_a_reason(tmp_path, monkeypatch):
         ("x" * 300, "File name too long"),
     ):
         path = str(tmp_path / name)
-        assert photos.read(path, SIZE) == (path, None, None, (0, 0), reason)
+        assert photos.read_photo(path, SIZE) == (path, None, None, (0, 0), reason)
     path = str(save(tmp_path / "x.png", picture(0)))
 
     def fail(error):
@@ -204,18 +204,18 @@ def test_whatever_is_wrong_is_a_reason(tmp_path, monkeypatch):
     ):
         with monkeypatch.context() as patch:
             patch.setattr(Path, "read_bytes", fail(error))
-            assert photos.read(path, SIZE).reason == reason
+            assert photos.read_photo(path, SIZE).reason == reason
         with monkeypatch.context() as patch:
             patch.setattr(photos, "resize", fail(error))
-            assert reason in photos.read(path, SIZE).reason
+            assert reason in photos.read_photo(path, SIZE).reason
 
 
 def test_the_home_folder_and_the_like_are_not_read_twice(tmp_path):
     """A relative path is as good, and the path comes back as it was given."""
     path = save(tmp_path / "x.png", picture(0))
     relative = os.path.relpath(path)
-    assert photos.read(relative, SIZE).path == relative
-    assert photos.read(f"./{relative}/", SIZE).path == f"./{relative}/"
+    assert photos.read_photo(relative, SIZE).path == relative
+    assert photos.read_photo(f"./{relative}/", SIZE).path == f"./{relative}/"
 
 
 # ---------------------------------------------------------------- stream
@@ -227,7 +227,7 @@ def test_photos_come_in_order(tmp_path, count, sizes):
     for index, path in enumerate(paths):
         if index % 3 != 1:
             save(Path(path), picture(index))
-    lists = list(photos.stream(paths, SIZE, 4))
+    lists = list(photos.stream_photos(paths, SIZE, 4))
     assert [len(each) for each in lists] == sizes
     every = [photo for each in lists for photo in each]
     assert [photo.path for photo in every] == paths
@@ -243,8 +243,8 @@ def test_one_list_is_read_ahead_and_no_more(tmp_path, monkeypatch):
             enough.set()
         return photos.Photo(path, None, None, (0, 0), "")
 
-    monkeypatch.setattr(photos, "read", read)
-    lists = photos.stream(paths, SIZE, 4)
+    monkeypatch.setattr(photos, "read_photo", read)
+    lists = photos.stream_photos(paths, SIZE, 4)
     assert started == []
     next(lists)
     assert enough.wait(10) and sorted(started, key=int) == paths[:8]
@@ -256,11 +256,11 @@ def test_one_list_is_read_ahead_and_no_more(tmp_path, monkeypatch):
 def test_memory_does_not_grow_with_the_number_of_photos(tmp_path):
     path = str(save(tmp_path / "x.png", np.zeros((300, 400, 3), np.uint8)))
     assert images.read_image(Path(path)).nbytes == 360_000  # NumPy's memory is traced
-    list(photos.stream([path], SIZE, 4))
+    list(photos.stream_photos([path], SIZE, 4))
 
     def peak(count):
         tracemalloc.start()
-        for photos_ in photos.stream([path] * count, SIZE, 4):
+        for photos_ in photos.stream_photos([path] * count, SIZE, 4):
             del photos_
         highest = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
@@ -273,7 +273,7 @@ def test_memory_does_not_grow_with_the_number_of_photos(tmp_path):
 def test_a_picture_in_memory_is_one_from_a_file(tmp_path):
     pixels = np.random.default_rng(0).integers(0, 256, (30, 20, 3), np.uint8)
     Image.fromarray(pixels).save(tmp_path / "a.png")
-    there, here = photos.read(str(tmp_path / "a.png"), 16), photos.of_pixels(pixels, 16)
+    there, here = photos.read_photo(str(tmp_path / "a.png"), 16), photos.of_pixels(pixels, 16)
     assert (there.pixels == here.pixels).all() and (there.shown == here.shown).all()
     assert there.size == here.size == (30, 20) and here.path == ""
 

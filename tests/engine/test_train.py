@@ -11,7 +11,7 @@ import optax
 import pytest
 
 from engine import checkpoint, parallel
-from engine.batches import resident, resident_if_it_fits, streamed
+from engine.batches import Batches, resident, resident_if_it_fits
 from engine.log import read_metrics
 from engine.method import Aux, Method, Score, Stage, descend, init_state
 from engine.train import Every, dispatches, due, stage_seed, train_stages
@@ -76,11 +76,14 @@ def ones(dims, seed, first_step, process):
 EXAMPLES = np.zeros((2, 2, 2, 1), np.float32)
 
 
+def sent(images):
+    """Batches of images that are sent as they are."""
+    return Batches((), images, lambda _, images: images, grouped=False)
+
+
 def go(method, workdir, every=None):
     every = every or Every(1, 1, 2)
-    return train_stages(
-        method, streamed(ones), str(workdir), seed=0, every=every, examples=EXAMPLES
-    )
+    return train_stages(method, sent(ones), str(workdir), seed=0, every=every, examples=EXAMPLES)
 
 
 def test_learns_logs_and_scores(tmp_path):
@@ -183,7 +186,7 @@ def test_the_time_to_the_first_step_is_logged_once_a_stage(tmp_path, monkeypatch
     monkeypatch.setattr("engine.train.logging", info)
     train_stages(
         toy(),
-        streamed(ones),
+        sent(ones),
         str(tmp_path),
         seed=0,
         every=Every(1, 4, 4),
@@ -203,7 +206,7 @@ def test_a_finished_stage_passes_through(tmp_path):
         yield
 
     again = train_stages(
-        toy(), streamed(no_batches), str(tmp_path), seed=0, every=Every(1, 1, 1), examples=EXAMPLES
+        toy(), sent(no_batches), str(tmp_path), seed=0, every=Every(1, 1, 1), examples=EXAMPLES
     )
     assert jax.tree.map(float, again) == jax.tree.map(float, first)
 

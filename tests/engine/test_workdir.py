@@ -10,7 +10,7 @@ import pytest
 from etils import epath
 
 from engine import checkpoint
-from engine.batches import streamed
+from engine.batches import Batches
 from engine.log import read_metrics
 from engine.method import Aux, Method, Stage, descend, init_state
 from engine.train import Every, train_stages
@@ -54,9 +54,8 @@ def run(workdir, batches=ones, **stages):
     method = Method(tuple(stage(*item) for item in stages.items()), lambda *_: None)
     examples = np.zeros((2, 2, 2, 1), np.float32)
     every = Every(1, 1, 9)
-    return train_stages(
-        method, streamed(batches), str(workdir), seed=0, every=every, examples=examples
-    )
+    sent = Batches((), batches, lambda _, images: images, grouped=False)
+    return train_stages(method, sent, str(workdir), seed=0, every=every, examples=examples)
 
 
 def reuse(source, workdir, stages=STAGES, config=CONFIG, main=True, facts=FACTS):

@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import EpsImagePlugin, Image
-from test_data import picture, save
 from test_main import ROOT
+from trees import picture, save
 
 from data import images, photos, pipeline
 from data.check import check_data
@@ -142,7 +142,7 @@ def assert_refused(root, path, reason):
     (problem,) = check(root).problems
     assert problem.startswith(f"{images.one_line(path)}: ") and "\n" not in problem
     assert reason in problem and len(problem) > len(str(path)) + 5
-    photo = photos.read(str(path), SIZE)
+    photo = photos.read_photo(str(path), SIZE)
     assert (photo.path, photo.pixels) == (str(path), None)
     assert f"{images.one_line(path)}: {photo.reason}" == problem
 
@@ -151,7 +151,7 @@ def assert_read(root, path, expected):
     report = check(root)
     assert report.problems == []
     assert len(report.images) == 4
-    photo = photos.read(str(path), SIZE)
+    photo = photos.read_photo(str(path), SIZE)
     assert photo.reason == "" and photo.size == expected.shape[:2]
     assert np.abs(photo.shown - expected).max() <= 1  # as different roundings of inks are
 
@@ -207,9 +207,9 @@ def peak():
     return int(status.partition("VmHWM:")[2].split()[0]) // 1024
 
 root, file = sys.argv[1:]
-photos.read(root + "/part/train/good/0.png", 16)
+photos.read_photo(root + "/part/train/good/0.png", 16)
 before = peak()
-print(photos.read(file, 16).reason)
+print(photos.read_photo(file, 16).reason)
 print(*check_data("part", root, 16, calibration=0, seed=0).problems)
 print(peak() - before)
 """
@@ -279,7 +279,7 @@ def test_symlinks_to_what_is_no_image(root, tries):
         with tries("a symlink to nothing, a loop, a folder, a device, a pipe, or out of the data"):
             assert_refused(root, path, reason)
             with pytest.raises(ValueError, match=f"1 bad files.*x.png: {reason}"):
-                pipeline.load("part", root, SIZE, data_dir=root / "prepared")
+                pipeline.load_splits("part", root, SIZE, data_dir=root / "prepared")
         path.unlink()
 
 
@@ -289,8 +289,10 @@ def test_a_symlink_to_a_folder_is_no_image(root, tries):
     path.symlink_to(root)
     with tries("a symlink to nothing, a loop, a folder, a device, a pipe, or out of the data"):
         report = check(root)
-        assert len(report.images) == 3 and "Left out 1 files: symlinked folder (1)." in report.found
-        assert photos.read(str(path), SIZE).reason == "a folder"
+        assert (
+            len(report.images) == 3 and "Left out 1 files: symlinked folder (1)." in report.findings
+        )
+        assert photos.read_photo(str(path), SIZE).reason == "a folder"
 
 
 @pytest.mark.promise("R9")
@@ -300,9 +302,9 @@ def test_a_symlink_out_of_the_data_is_followed_and_said(root, tries):
     path.symlink_to(outside)
     (root / "part/train/good/within.png").symlink_to("0.png")
     with tries("a symlink to nothing, a loop, a folder, a device, a pipe, or out of the data"):
-        said = [line for line in check(root).found if line.startswith("Followed")]
+        said = [line for line in check(root).findings if line.startswith("Followed")]
         assert said == [f"Followed 1 symlinks that lead out of the folder: {path}."]
-        np.testing.assert_array_equal(photos.read(str(path), SIZE).shown, PIXELS)
+        np.testing.assert_array_equal(photos.read_photo(str(path), SIZE).shown, PIXELS)
 
 
 NAMES = [
@@ -337,5 +339,5 @@ def test_names_that_begin_with_a_dot_are_hidden(root, name, tries):
     path.write_bytes(WHOLE)
     with tries("a file name with line breaks, .., no text, or that looks like a flag or formula"):
         report = check(root)
-        assert len(report.images) == 3 and "Left out 1 files: hidden (1)." in report.found
-        np.testing.assert_array_equal(photos.read(str(path), SIZE).shown, PIXELS)
+        assert len(report.images) == 3 and "Left out 1 files: hidden (1)." in report.findings
+        np.testing.assert_array_equal(photos.read_photo(str(path), SIZE).shown, PIXELS)

@@ -8,8 +8,8 @@ import sys
 import numpy as np
 import pytest
 from test_bad_images import bomb
-from test_data import SIZE, make_tree, picture, save, square
 from test_main import ROOT, program
+from trees import SIZE, make_tree, picture, save, square
 
 from commands.check import check as check_config
 from configs import fanogan, ssae
@@ -53,8 +53,10 @@ def own_images(root, *, bad):
 def by_use(images):
     return {
         use: sorted(image.name for image in images if image.use == use)
-        for use in ("trained on", "held out for the threshold", "tested as good")
-        + ("tested as defective",)
+        for use in (
+            *("trained on", "held out for the threshold"),
+            *("tested as good", "tested as defective"),
+        )
     }
 
 
@@ -74,13 +76,13 @@ def test_each_image_is_used_as_training_will_use_it(clean, tmp_path, kind, tries
         options["folder"] = tmp_path / "own"
     prepared = tmp_path / "prepared"
     if "copy" in kind:
-        pipeline.load("part", root, SIZE, data_dir=prepared, **options)
+        pipeline.load_splits("part", root, SIZE, data_dir=prepared, **options)
         root, options = prepared / f"decoded/part_{SIZE}px.npz", {}
     for calibration, seed in ((0.1, 0), (0.1, 7), (0.34, 1), (0.02, 2), (0, 0)):
         split = {"calibration": calibration, "seed": seed, **options}
         with tries("--mode=check counts and names each image as training then uses it"):
             report = check_data("part", root, SIZE, **split)
-            splits = pipeline.load("part", root, SIZE, data_dir=prepared, **split)
+            splits = pipeline.load_splits("part", root, SIZE, data_dir=prepared, **split)
             assert by_use(report.images) == by_use_of(splits)
             assert len(report.images) == sum(len(part.paths) for part in splits[:3])
             assert report.problems == []
@@ -261,8 +263,8 @@ def test_all_faults_are_listed_in_one_go_and_nothing_is_written(
         assert listing(tmp_path) == before and config.to_dict() == settings
     assert "  train/good: 20 images: 18 trained on, 2 held out" in "\n".join(lines)
     # Training refuses them too.
-    with pytest.raises(ValueError, match="lost_mask.png"):
-        pipeline.load("part", tmp_path / "root", SIZE, data_dir=tmp_path / "home")
+    with pytest.raises(ValueError, match=r"lost_mask.png"):
+        pipeline.load_splits("part", tmp_path / "root", SIZE, data_dir=tmp_path / "home")
 
 
 @pytest.mark.promise("R9")

@@ -10,7 +10,7 @@ from conftest import shrink
 
 from configs import fanogan
 from engine import checkpoint
-from engine.batches import streamed
+from engine.batches import Batches
 from engine.make import make
 from engine.train import Every, train_stages
 
@@ -54,9 +54,8 @@ def test_nothing_that_is_not_finite_is_kept(tmp_path, images, network, tries):
             workdir = str(tmp_path / f"{value} {at}")
             with tries("NaN or infinity in critic or generator: stops, the saved step is finite"):
                 with pytest.raises(FloatingPointError) as error:
-                    train_stages(
-                        method, streamed(batches), workdir, seed=0, every=every, examples=images[:4]
-                    )
+                    sent = Batches((), batches, lambda _, images: images, grouped=False)
+                    train_stages(method, sent, workdir, seed=0, every=every, examples=images[:4])
                 said = str(error.value)
                 assert "\n" not in said and any(f"step {at + late}" in said for late in range(_LOG))
                 saved = checkpoint.newest(workdir, "gan")

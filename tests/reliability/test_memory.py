@@ -55,7 +55,7 @@ def places(tmp_path_factory):
             for name, images in (("few", count), ("many", 10 * count)):
                 make(folder / name / "images", images)
                 prepared = folder / name / "prepared"
-                pipeline.load("part", folder / name / "images", size, data_dir=prepared)
+                pipeline.load_splits("part", folder / name / "images", size, data_dir=prepared)
             images, size_of = folder / "few/images", f"--config.data.image_size={size}"
             short = ["--config.training.num_steps=4", "--config.evaluation.pixel_size=0", size_of]
             command = arguments("AE", images, folder / "w", *short)

@@ -37,10 +37,16 @@ def test_training_needs_no_network(tmp_path):
         save(tmp_path / f"part/test/good/{index}.png", picture(rng))
         save(tmp_path / f"part/test/square/{index}.png", picture(rng, bright=6))
     few = ("--config.gan.num_steps=2", "--config.encoding.num_steps=2")
-    command = arguments(tmp_path, tmp_path / "w", *few)
+    by_tensorflow = "--config.data.resident=False"
+    command = arguments(tmp_path, tmp_path / "w", *few, by_tensorflow)
     done = no_network_interface(sys.executable, "main.py", *command)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "w/report/index.html").exists()
+    root, copy = str(tmp_path), str(tmp_path / "tfds")
+    code = f"from data import mvtec_ad; mvtec_ad.prepare_tfrecords('part', {root!r}, {copy!r})"
+    done = no_network_interface(sys.executable, "-c", code)
+    assert done.returncode == 0, done.stderr
+    assert list((tmp_path / "tfds").glob("*/mvtec_ad/part/1.0.0/*.tfrecord*"))
 
 
 def call(method, *arguments, family=socket.AF_INET, kind=socket.SOCK_STREAM):

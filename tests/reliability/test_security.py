@@ -129,7 +129,7 @@ def test_a_decoded_copy_is_never_unpickled(tmp_path, tries):
     """Whichever of its arrays is the trap."""
     for index in range(4):
         save(tmp_path / f"photos/{index}.png", picture(np.random.default_rng(index)))
-    pipeline.load("mine", "", 16, data_dir=tmp_path, folder=tmp_path / "photos")
+    pipeline.load_splits("mine", "", 16, data_dir=tmp_path, folder=tmp_path / "photos")
     (path,) = (tmp_path / "decoded").iterdir()
     assert len(decoded.read_decoded(str(path)).train.paths) == 4
     with np.load(path, allow_pickle=False) as file:

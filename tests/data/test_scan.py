@@ -1,0 +1,135 @@
+"""Which files there are in a folder of MVTec's layout and in one of own images; what is refused."""
+
+import pytest
+from trees import (
+    SIZE,
+    fails,
+    fails_own,
+    good_ones,
+    make_product,
+    make_tree,
+    picture,
+    save,
+    square,
+)
+
+from data import pipeline, scan
+
+# ---------------------------------------------------------------- the layout of MVTec AD
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return make_tree(tmp_path / "root")
+
+
+def test_missing_data_names_folder_source_licence_and_demo(tmp_path):
+    message = fails(tmp_path / "root" / "bottle", FileNotFoundError)
+    assert str(tmp_path / "root" / "bottle") in message
+    assert "https://www.mvtec.com/company/research/datasets/mvtec-ad" in message
+    assert "CC BY-NC-SA 4.0" in message and ":demo" in message
+
+
+@pytest.mark.parametrize("category", ["botle", "", ".", "../root/bottle"])
+def test_an_unknown_category_lists_the_known(folder, category):
+    with pytest.raises(ValueError, match="Unknown category") as caught:
+        pipeline.load_splits(category, folder.parent, SIZE, data_dir=folder.parent / "tfds")
+    message = str(caught.value)
+    assert repr(category) in message and "\n" not in message
+    assert "any folder of the same layout" in message
+    assert len(scan.CATEGORIES) == 15
+    assert all(name in message for name in scan.CATEGORIES)
+
+
+@pytest.mark.promise("R11", "no training images: an error that names the folder")
+def test_an_empty_training_folder_is_named(folder):
+    for path in folder.glob("train/good/*"):
+        path.unlink()
+    assert str(folder / "train/good") in fails(folder)
+    (folder / "train/good").rmdir()
+    assert str(folder / "train/good") in fails(folder)
+
+
+@pytest.mark.promise("R10", "masks of no image: an error that names all")
+def test_masks_that_belong_to_no_image_are_all_named(folder):
+    save(folder / "ground_truth/broken/007_mask.png", square())
+    save(folder / "ground_truth/scratched/000_mask.png", square())
+    message = fails(folder)
+    assert "broken/007_mask.png" in message and "scratched/000_mask.png" in message
+    assert "broken/000_mask.png" not in message
+
+
+@pytest.mark.promise("R10", "a mask of two images: an error that names it")
+def test_a_mask_of_two_images_is_refused(folder):
+    save(folder / "test/broken/000.jpg", picture(3))
+    assert "broken/000_mask.png" in fails(folder)
+
+
+# ---------------------------------------------------------------- a folder of own images
+
+
+@pytest.fixture
+def product(tmp_path):
+    return make_product(tmp_path / "product")
+
+
+def test_a_missing_folder_and_a_file(tmp_path):
+    assert "lost does not exist" in fails_own(tmp_path / "lost", FileNotFoundError)
+    path = save(tmp_path / "x.png", picture(0))
+    assert "x.png is a file" in fails_own(path, FileNotFoundError)
+
+
+def test_folders_without_good_images(tmp_path):
+    (tmp_path / "p").mkdir()
+    assert "p holds no PNG, JPEG, BMP, TIFF, WEBP or PPM file" in fails_own(tmp_path / "p")
+    (tmp_path / "p/good").mkdir()
+    assert "p/good holds no" in fails_own(tmp_path / "p")
+    (tmp_path / "p/good").rmdir()
+    save(tmp_path / "p/bad/x.png", picture(0))
+    for test in (True, False):
+        assert "a folder bad/ and none good/" in fails_own(tmp_path / "p", test=test)
+
+
+@pytest.mark.parametrize("test", [True, False])
+def test_images_beside_good_and_bad_are_named(product, test):
+    save(product / "new.png", picture(0))
+    for index in range(6):
+        save(product / f"Bad/{index}.png", picture(0))
+    message = fails_own(product, test=test)
+    assert "7 images" in message and "Bad/0.png" in message and "and 2 more" in message
+
+
+@pytest.mark.parametrize(
+    "name", ["Bad/a.png", "line 1/bad/a.png", "good/bad/a.png", "x/ground_truth/y/a.png"]
+)
+def test_bad_images_are_not_taken_for_good(tmp_path, name):
+    good_ones(tmp_path / "p" / ("good" if name.startswith("good") else "line 1"))
+    save(tmp_path / "p" / name, picture(0))
+    message = fails_own(tmp_path / "p")
+    assert "1 images would be taken for good" in message and name in message
+
+
+def test_bad_images_of_a_kind_called_good(product):
+    save(product / "bad/good/x.png", picture(0))
+    assert "bad/good/x.png is bad and called good" in fails_own(product)
+
+
+def test_the_layout_of_mvtec_ad_is_pointed_to(tmp_path):
+    save(tmp_path / "parts/train/good/0.png", picture(0))
+    save(tmp_path / "parts/test/scratch/0.png", picture(0))
+    message = fails_own(tmp_path / "parts")
+    assert f"--config.data.root={tmp_path}" in message and ":parts" in message
+
+
+@pytest.mark.parametrize("category", ["bottle", "demo", "", "a/b"])
+def test_a_product_has_a_name_of_its_own(product, category):
+    message = fails_own(product, category=category)
+    assert repr(category) in message and "--config=configs/fanogan.py:mine" in message
+
+
+def test_scanning_gives_names_and_kinds(product):
+    files = scan.scan_folder(product)
+    assert files.test[0].name == "bad/c.bmp"
+    assert {sample.mask for sample in (*files.train, *files.test)} == {None}
+    assert scan.scan_folder(product, test=False) == files._replace(test=[])
+    assert scan.has_bad(product)

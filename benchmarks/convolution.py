@@ -67,7 +67,7 @@ def compiled(step, state: TrainState, images, *, plain: bool):
     run = parallel.per_device(step, 0)
     devices = jax.vmap(run, in_axes=(None, 0), out_axes=None, axis_name=parallel._AXIS)
     on_cpu = parallel.on_cpu() and not plain
-    with mock.patch.object(parallel, "on_cpu", lambda: on_cpu):
+    with mock.patch.object(parallel, "on_cpu", return_value=on_cpu):
         return jax.jit(devices).lower(state, images).compile()
 
 

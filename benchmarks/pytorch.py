@@ -5,6 +5,7 @@ generation for the critic runs under `no_grad`, networks that rest do not collec
 gradients are dropped and not zeroed. Images are float32 [B, C, H, W] in [-1, 1].
 """
 
+import itertools
 from collections.abc import Callable
 
 import torch
@@ -22,7 +23,7 @@ class Generator(nn.Module):
         self.shape = (features[0], side, side)
         self.dense = nn.Linear(latent, features[0] * side * side)
         self.norm = nn.BatchNorm2d(features[0])
-        pairs = list(zip(features, features[1:], strict=False))
+        pairs = list(itertools.pairwise(features))
         self.convs = nn.ModuleList(nn.Conv2d(a, b, 3, padding=1) for a, b in pairs)
         self.norms = nn.ModuleList(nn.BatchNorm2d(b) for _, b in pairs)
         self.last = nn.Conv2d(features[-1], 3, 3, padding=1)

@@ -103,7 +103,7 @@ def measure(devices: int, batch: int, category: str, rounds: int) -> list[dict[s
         dims = (devices, steps, *stage.batch_dims[:-1], batch)
         shape = (_IMAGES, config.data.image_size, config.data.image_size, 3)
         pixels = np.random.default_rng(0).integers(256, size=shape, dtype=np.uint8)
-        with mock.patch.object(jax, "local_devices", lambda: used):
+        with mock.patch.object(jax, "local_devices", return_value=used):
             runs = [compiled(stage, pixels, dims, alone=alone) for alone in (False, True)]
         seconds = by_turns(runs, rounds) / steps
         shares = np.quantile(1 - seconds[..., 1] / seconds[..., 0], (0.5, 0.25, 0.75), axis=1)

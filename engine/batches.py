@@ -90,7 +90,8 @@ def _crops(
     images = jnp.where(half, jnp.flip(images, axis=-3), images)
     if size[0] == size[1]:
         images = jnp.where(odd, jnp.swapaxes(images, -3, -2), images)
-    return scaled(images)
+    batch: jax.Array = scaled(images)
+    return batch
 
 
 def resident_if_it_fits(

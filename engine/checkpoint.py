@@ -44,7 +44,8 @@ def newest(workdir: str, stage: str) -> dict[str, Any]:
     folder = folder_of(workdir, stage)
     if (step := newest_step(workdir, stage)) is None:
         raise FileNotFoundError(f"{folder} does not exist: train this workdir first")
-    return jax.tree.map(np.asarray, _load(folder / str(step)))
+    state: dict[str, Any] = jax.tree.map(np.asarray, _load(folder / str(step)))
+    return state
 
 
 class Checkpoints:
@@ -75,7 +76,8 @@ class Checkpoints:
                 f"{folder}: {damage}: a workdir must be whole, and on a file system that all hosts "
                 "see"
             )
-        return _load(folder, jax.tree.map(np.asarray, fresh))
+        state: TrainState = _load(folder, jax.tree.map(np.asarray, fresh))
+        return state
 
     def save(self, state: TrainState) -> None:
         """Saves in the background, once the save before is done; the same step once.

@@ -12,7 +12,7 @@ when these forms are taken.
 
 from collections.abc import Callable
 from functools import partial, reduce
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -165,7 +165,7 @@ def _shifted(y: jax.Array, geometry: Geometry) -> jax.Array:
     return jnp.stack([jnp.stack(row, axis=3) for row in moved], axis=3)
 
 
-def _with_inputs(form: Callable) -> Callable:
+def _with_inputs(form: Callable[..., jax.Array]) -> Callable[..., Any]:
     return lambda a, b, geometry: (form(a, b, geometry), (a, b))
 
 

@@ -87,7 +87,7 @@ def start(
     return lambda code: _leave(code, watcher)
 
 
-def _watch() -> subprocess.Popen:
+def _watch() -> subprocess.Popen[bytes]:
     return subprocess.Popen(
         [sys.executable, "-S", "-c", _WATCHER],
         stdin=subprocess.PIPE,
@@ -96,17 +96,17 @@ def _watch() -> subprocess.Popen:
     )
 
 
-def _tell(watcher: subprocess.Popen, line: str) -> None:
+def _tell(watcher: subprocess.Popen[bytes], line: str) -> None:
     assert watcher.stdin
     watcher.stdin.write(f"{line}\n".encode())
     watcher.stdin.flush()
 
 
-def _dismiss(watcher: subprocess.Popen) -> None:
+def _dismiss(watcher: subprocess.Popen[bytes]) -> None:
     watcher.communicate(b"\n")
 
 
-def _leave(code: int, watcher: subprocess.Popen) -> None:
+def _leave(code: int, watcher: subprocess.Popen[bytes]) -> None:
     if code:
         # Python's own end would wait for the others, which do not come.
         sys.stdout.flush()
@@ -140,7 +140,7 @@ def from_main(value: int) -> int:
 
 def require_same(text: str, what: str) -> None:
     """Raises ValueError on all processes where `text` is not the same on all."""
-    index, count = parallel.process()
+    _, count = parallel.process()
     if count == 1:
         return
     digest = np.frombuffer(hashlib.sha256(text.encode()).digest(), np.uint8)

@@ -25,8 +25,8 @@ Metrics = Mapping[str, jax.Array]
 class Aux(NamedTuple):
     """What a loss says besides its value."""
 
-    metrics: Metrics = {}
-    updates: Variables = {}
+    metrics: Metrics = {}  # noqa: RUF012 (JAX takes plain dicts, and nobody writes into it)
+    updates: Variables = {}  # noqa: RUF012 (JAX takes plain dicts, and nobody writes into it)
     """Network -> the collections that the loss changed, such as {'batch_stats': ...}."""
 
 
@@ -125,7 +125,7 @@ def descend(
     """
     params = state.variables[network]["params"]
 
-    def loss_of(params):
+    def loss_of(params: Any) -> tuple[jax.Array, Aux]:
         mine = {**state.variables[network], "params": params}
         return loss_fn({**state.variables, network: mine}, images, rng)
 

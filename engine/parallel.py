@@ -53,14 +53,14 @@ def gather(mine: jax.Array) -> jax.Array:
     return mine if _devices() == 1 else jax.lax.all_gather(mine, _AXIS, tiled=True)
 
 
-def per_device(step: Callable, seed: int) -> Callable:
+def per_device(step: Callable[..., Any], seed: int) -> Callable[..., Any]:
     """Turns a stage's `(state, images, rng)` step into one device's `(state, images)` step.
 
     The key is derived from (seed, step), so it is never saved, and the same on all devices: see
     `share`. The step is counted here.
     """
 
-    def run(state, images):
+    def run(state: Any, images: Any) -> tuple[Any, Any]:
         rng = jax.random.fold_in(jax.random.key(seed), state.step)
         rng = jax.random.fold_in(rng, 0)  # once the device's index: runs of one device stay as is
         state, metrics = step(state, images, rng)
@@ -69,7 +69,9 @@ def per_device(step: Callable, seed: int) -> Callable:
     return run
 
 
-def data_parallel(step: Callable, seed: int, images_of: Callable) -> Callable:
+def data_parallel(
+    step: Callable[..., Any], seed: int, images_of: Callable[..., Any]
+) -> Callable[..., Any]:
     """`(state, held, sent [local devices, n, ...]) -> (state, metrics)`; uses the state up.
 
     One dispatch of n steps in a row. `images_of(held, sent)` makes a step's images on the device
@@ -78,13 +80,16 @@ def data_parallel(step: Callable, seed: int, images_of: Callable) -> Callable:
     """
     one_step = per_device(step, seed)
 
-    def run(state, held, sent):
+    def run(state: Any, held: Any, sent: Any) -> tuple[Any, Any]:
         state, metrics = jax.lax.scan(
             lambda state, sent: one_step(state, images_of(held, sent)), state, sent
         )
         return state, jax.tree.map(lambda values: values[-1], metrics)
 
-    return jax.pmap(run, axis_name=_AXIS, in_axes=(None, None, 0), out_axes=None, donate_argnums=0)
+    parallel_run: Callable[..., Any] = jax.pmap(
+        run, axis_name=_AXIS, in_axes=(None, None, 0), out_axes=None, donate_argnums=0
+    )
+    return parallel_run
 
 
 def replicate(tree: Any) -> Any:

@@ -16,7 +16,8 @@ def scaled(pixels: Any) -> Any:
 
 def to_pixels(images: np.ndarray) -> np.ndarray:
     """Images in [-1, 1], of any shape and cut off beyond, as uint8."""
-    return np.rint((np.clip(images, -1, 1) + 1) * 127.5).astype(np.uint8)
+    levels: np.ndarray = np.rint((np.clip(images, -1, 1) + 1) * 127.5).astype(np.uint8)
+    return levels
 
 
 def grid(images: np.ndarray) -> np.ndarray:

@@ -149,7 +149,8 @@ def fit(
                     hosts.barrier("stopped")
                     preemption.stop(signal, f" at step {step} of stage {stage.name}, saved")
     hosts.barrier(f"{stage.name} is saved")
-    return jax.device_get(state.variables)
+    trained: Variables = jax.device_get(state.variables)
+    return trained
 
 
 def _tell_first(stage: str, step: int) -> None:
@@ -198,4 +199,7 @@ def _checks(stage: Stage, state: TrainState, examples: np.ndarray) -> dict[str, 
 
 
 def _pictures(stage: Stage, state: TrainState, examples: np.ndarray) -> dict[str, np.ndarray]:
-    return jax.device_get(jax.jit(stage.pictures)(jax.device_get(state.variables), examples))
+    pictures: dict[str, np.ndarray] = jax.device_get(
+        jax.jit(stage.pictures)(jax.device_get(state.variables), examples)
+    )
+    return pictures

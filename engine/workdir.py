@@ -163,7 +163,8 @@ def _json(value: Mapping[str, Any]) -> str:
 def _experiment(config: Mapping[str, Any], facts: Facts) -> dict[str, Any]:
     """What tells experiments apart, as JSON has it: tuples become lists. Facts stand in `data`."""
     data = {**config.get("data", {}), **facts._asdict()}
-    return json.loads(json.dumps({**config, "data": data}))
+    experiment: dict[str, Any] = json.loads(json.dumps({**config, "data": data}))
+    return experiment
 
 
 def _leaves(tree: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:

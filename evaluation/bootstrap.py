@@ -124,7 +124,8 @@ def _area(rates: np.ndarray, heights: np.ndarray, limit: float) -> np.ndarray:
     start = rates - width
     within = np.clip(limit - start, 0, width)  # how much of each step lies before the limit
     share = np.divide(within, width, out=np.zeros_like(width), where=width > 0)
-    return (within * (heights - rise + rise * share / 2)).sum(1) / limit
+    areas: np.ndarray = (within * (heights - rise + rise * share / 2)).sum(1) / limit
+    return areas
 
 
 def interval(values: np.ndarray) -> tuple[float, float]:

@@ -108,7 +108,9 @@ def _read_json(workdir: str, file: str, names: Iterable[str]) -> dict[str, Any]:
     """The object in the file, which must have the dotted `names`."""
     with open(os.path.join(workdir, file), encoding="utf-8") as lines:
         try:
-            content = json.load(lines, parse_constant=lambda name: _damaged(workdir, file, name))
+            content: dict[str, Any] = json.load(
+                lines, parse_constant=lambda name: _damaged(workdir, file, name)
+            )
         except (json.JSONDecodeError, UnicodeDecodeError) as error:
             _damaged(workdir, file, f"no JSON: {error}")
     for name in names:
@@ -155,7 +157,7 @@ def read_predictions(run: Run) -> Predictions:
             open(os.path.join(run.workdir, PREDICTIONS_FILE), "rb") as file,
             np.load(file, allow_pickle=False) as arrays,
         ):
-            made = arrays["reconstructions"] if "reconstructions" in arrays else None
+            made = arrays.get("reconstructions", None)
             found = Predictions(arrays["maps"], made, float(arrays["map_max"]))
     except (ValueError, TypeError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         _damaged(run.workdir, PREDICTIONS_FILE, error)

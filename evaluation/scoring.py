@@ -49,7 +49,8 @@ def score_all(scorer: Scorer, batches: Iterable[np.ndarray], size: int = 0) -> S
     Raises:
       ValueError: there is no image.
     """
-    return _joined([*_scores(scorer, batches, size)])
+    score: Score = _joined([*_scores(scorer, batches, size)])
+    return score
 
 
 def score_to_disk(scorer: Scorer, batches: Iterable[np.ndarray], size: int, folder: str) -> Any:

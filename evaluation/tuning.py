@@ -70,7 +70,8 @@ def tune(
 
 def _visible(made: np.ndarray, mask: np.ndarray, images: np.ndarray) -> np.ndarray:
     """Where a defect can be seen: bool [N, H, W]."""
-    return (mask > 0) & (np.abs(made - images).mean(axis=-1) > _VISIBLE)
+    visible: np.ndarray = (mask > 0) & (np.abs(made - images).mean(axis=-1) > _VISIBLE)
+    return visible
 
 
 def _judge(

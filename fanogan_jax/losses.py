@@ -154,7 +154,7 @@ def ziz(networks: Networks) -> LossFn:
 
     def loss_fn(variables, images, rng):
         latents = draw_latents(networks, rng, images.shape[0])
-        fakes = networks.generator.apply(variables["generator"], latents)
+        fakes: Any = networks.generator.apply(variables["generator"], latents)
         encoded, updates = apply_moving(networks.encoder, variables["encoder"], fakes, train=True)
         return jnp.mean(jnp.square(latents - encoded)), Aux(updates={"encoder": updates})
 

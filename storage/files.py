@@ -25,7 +25,7 @@ _BLOCK = 2**20  # bytes that are read at a time
 
 
 @contextlib.contextmanager
-def whole(path: str | os.PathLike, *, shared: bool = False) -> Iterator[BinaryIO]:
+def whole(path: str | os.PathLike[str], *, shared: bool = False) -> Iterator[BinaryIO]:
     """A file that gets the name `path` when all is written: a crash leaves the old content.
 
     Args:
@@ -46,7 +46,7 @@ def whole(path: str | os.PathLike, *, shared: bool = False) -> Iterator[BinaryIO
         raise
 
 
-def write_text(path: str | os.PathLike, text: str) -> None:
+def write_text(path: str | os.PathLike[str], text: str) -> None:
     """Writes a UTF-8 file as a whole or not at all.
 
     Bytes of file names that are no UTF-8 (`os.fsdecode`) are written as they were.
@@ -55,12 +55,12 @@ def write_text(path: str | os.PathLike, text: str) -> None:
         file.write(text.encode("utf-8", "surrogateescape"))
 
 
-def write_json(path: str | os.PathLike, value: Any) -> None:
+def write_json(path: str | os.PathLike[str], value: Any) -> None:
     """Writes `value`, or raises ValueError and writes nothing if it holds NaN or infinity."""
     write_text(path, json.dumps(value, indent=2, allow_nan=False) + "\n")
 
 
-def write_npz(path: str | os.PathLike, arrays: Mapping[str, np.ndarray | Rows]) -> None:
+def write_npz(path: str | os.PathLike[str], arrays: Mapping[str, np.ndarray | Rows]) -> None:
     """As `np.savez_compressed`, but as a whole or not at all, and row by row from `Rows`."""
     with whole(path) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, array in arrays.items():
@@ -79,7 +79,7 @@ def _write_npy(file: Any, array: np.ndarray | Rows) -> None:
         file.write(row.tobytes())
 
 
-def sha256(path: str | os.PathLike) -> str:
+def sha256(path: str | os.PathLike[str]) -> str:
     """SHA-256 of a file, in hex; the file may lie wherever `epath` reaches."""
     with epath.Path(path).open("rb") as file:
         content = hashlib.sha256()

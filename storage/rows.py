@@ -87,16 +87,19 @@ class Rows:
     def __getitem__(self, index: Any) -> np.ndarray:
         """The row at an int, or those of a slice or an array of indices."""
         size = self.dtype.itemsize * int(np.prod(self.shape[1:]))
+        rows: np.ndarray
         if isinstance(index, slice):
             starts = self._starts[index]
             if isinstance(starts, range) and starts.step == size:  # one after another
                 data = self._file.read(starts.start, len(starts) * size)
-                return data.view(self.dtype).reshape(len(starts), *self.shape[1:])
+                rows = data.view(self.dtype).reshape(len(starts), *self.shape[1:])
+                return rows
         starts = np.asarray(self._starts)[index]
         data = np.empty((starts.size, size), np.uint8)
         for row, start in zip(data, starts.ravel(), strict=True):
             row[:] = self._file.read(int(start), size)
-        return data.view(self.dtype).reshape((*starts.shape, *self.shape[1:]))
+        rows = data.view(self.dtype).reshape((*starts.shape, *self.shape[1:]))
+        return rows
 
     def __iter__(self) -> Iterator[np.ndarray]:
         """Each row."""
@@ -162,4 +165,5 @@ class Masks(Sequence[np.ndarray | None]):
 
 def packed_bytes(sizes: np.ndarray) -> np.ndarray:
     """How many bytes the bits of masks of int `sizes` [N, 2] take: int [N]."""
-    return (sizes.prod(axis=1) + 7) // 8
+    counts: np.ndarray = (sizes.prod(axis=1) + 7) // 8
+    return counts

@@ -1,3 +1,5 @@
+import itertools
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -17,7 +19,7 @@ def num_parameters(network, side):
 def expected(latent, features, transposed):
     """Layer by layer: kernels without bias, two numbers a normalised channel."""
     widths, flat = [3, *features], 16 * features[-1]
-    kernels = sum(a * b for a, b in zip(widths, widths[1:], strict=False))
+    kernels = sum(a * b for a, b in itertools.pairwise(widths))
     norms = 2 * sum(features)
     dense = flat * latent + latent + latent * flat
     decoder_norms = 2 * features[-1] + 2 * sum(features[:-1])

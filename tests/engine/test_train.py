@@ -238,9 +238,11 @@ def test_nan_stops_and_keeps_the_last_finite_checkpoint(tmp_path, log):
 def test_networks_that_are_not_finite_are_never_saved(tmp_path):
     state = toy().stages[0].init(jax.random.key(0), {})
     broken = jax.tree.map(lambda leaf: leaf * jnp.nan if leaf.dtype == jnp.float32 else leaf, state)
-    with checkpoint.Checkpoints(str(tmp_path), "toy") as checkpoints:
-        with pytest.raises(FloatingPointError, match="NaN or infinity at step 0"):
-            checkpoints.save(broken)
+    with (
+        checkpoint.Checkpoints(str(tmp_path), "toy") as checkpoints,
+        pytest.raises(FloatingPointError, match="NaN or infinity at step 0"),
+    ):
+        checkpoints.save(broken)
     with pytest.raises(FileNotFoundError, match="does not exist"):
         checkpoint.newest(str(tmp_path), "toy")
 
@@ -266,7 +268,7 @@ def test_claim_names_the_differing_keys(tmp_path):
     claim(workdir, CONFIG)
     claim(workdir, CONFIG)
     other = {**CONFIG, "seed": 1, "data": {"category": "carpet", "root": "/a"}, "more": 1}
-    with pytest.raises(ValueError) as caught:
+    with pytest.raises(ValueError, match="holds another experiment") as caught:
         claim(workdir, other)
     message = str(caught.value)
     assert "seed: 0 -> 1" in message

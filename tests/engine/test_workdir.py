@@ -146,7 +146,7 @@ def test_fields_that_both_have_must_be_equal(source, tmp_path):
         "data": {"root": "/b"},
         "one": {"rate": 0.5, "features": (1, 2), "decay": 0.1},
     }
-    with pytest.raises(ValueError) as caught:
+    with pytest.raises(ValueError, match="was trained otherwise") as caught:
         reuse(source, tmp_path / "new", config=config, facts=Facts(4, "other"))
     message = str(caught.value)
     assert f"{source} was trained otherwise" in message and "reuse another workdir" in message

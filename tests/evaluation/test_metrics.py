@@ -1,5 +1,7 @@
 """Metrics against numbers worked out by hand, scikit-learn, and a loop over all thresholds."""
 
+import itertools
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -20,7 +22,7 @@ def brute_force_au_pro(masks, maps, limit):
         overlap = np.mean([(region >= threshold).mean() for region in regions])
         points.append(((outside >= threshold).mean(), overlap))
     area = 0.0
-    for (x0, y0), (x1, y1) in zip(points[:-1], points[1:], strict=True):
+    for (x0, y0), (x1, y1) in itertools.pairwise(points):
         if x0 < limit and x1 > x0:
             end = min(x1, limit)
             area += (end - x0) * (y0 + (y0 + (y1 - y0) * (end - x0) / (x1 - x0))) / 2

@@ -34,6 +34,7 @@ TUNING = Tuning(
     settings=({"smoothing": 0.0}, {"smoothing": 9.0}),
     rules={"max": {"image_score": "max"}, "constant": {"image_score": "constant"}},
     scores=scores,
+    score=lambda fields: lambda variables, images: scores(variables, images)[0],
 )
 NETWORKS = {"wrong": {"sign": jnp.array(-1.0)}, "right": {"sign": jnp.array(1.0)}}
 

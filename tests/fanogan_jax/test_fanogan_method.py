@@ -21,7 +21,7 @@ from fanogan_jax.method import build
 EVERY = Every(log=1, save=1, pictures=2)
 
 
-class Stopped(Exception):
+class StopError(Exception):
     """What interrupts a run in these tests."""
 
 
@@ -32,7 +32,7 @@ def stop_after(batches, count):
     def stopping(*args):
         for sent in batches.sent(*args):
             if next(given, None) is None:
-                raise Stopped
+                raise StopError
             yield sent
 
     return batches._replace(sent=stopping)
@@ -50,7 +50,7 @@ def run(config, pixels, workdir, stops=()):
     examples = next(pipeline.eval_batches(pixels, 4))
     go = partial(train_stages, build(config, 16), seed=0, every=EVERY, examples=examples)
     for count in stops:
-        with pytest.raises(Stopped):
+        with pytest.raises(StopError):
             go(stop_after(batches, count), str(workdir))
     return go(batches, str(workdir))
 
@@ -139,7 +139,7 @@ def test_strict_schedule():
     steps = [partial(note, name) for name in (0, 1)]
     step, batch_dims = schedule.every_n_critic(*steps, 5, 32, 209)
     assert batch_dims == (5, 32)
-    order, metrics = order_of(step, batch_dims)
+    order, _ = order_of(step, batch_dims)
     assert order == [(0, 0), (0, 1), (0, 2), (0, 3), (0, 4), (1, 4)]
 
 

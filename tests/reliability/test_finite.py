@@ -53,8 +53,8 @@ def test_nothing_that_is_not_finite_is_kept(tmp_path, images, network, tries):
 
             workdir = str(tmp_path / f"{value} {at}")
             with tries("NaN or infinity in critic or generator: stops, the saved step is finite"):
+                sent = Batches((), batches, lambda _, images: images, grouped=False)
                 with pytest.raises(FloatingPointError) as error:
-                    sent = Batches((), batches, lambda _, images: images, grouped=False)
                     train_stages(method, sent, workdir, seed=0, every=every, examples=images[:4])
                 said = str(error.value)
                 assert "\n" not in said and any(f"step {at + late}" in said for late in range(_LOG))

@@ -131,7 +131,7 @@ def run(command, workdir, layout):
         running = [process for process, _ in start_both(command, workdir)]
     else:
         running = [start(command, errors, devices=int(layout))]
-    assert not any([process.wait() for process in running]), errors.read_text()
+    assert not any(process.wait() for process in running), errors.read_text()
     return errors.read_text()
 
 

@@ -97,7 +97,7 @@ def test_evaluate(places, count, size, tries):
         assert many < GROWTH * few
         with np.load(folder / "w/predictions.npz") as arrays:
             assert arrays["maps"].shape == (10 * count, size, size)
-        assert not [path for path in (folder / "w").rglob("*tmp*")]
+        assert not list((folder / "w").rglob("*tmp*"))
 
 
 @pytest.mark.promise("R17")

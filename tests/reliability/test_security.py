@@ -183,9 +183,11 @@ def test_networks_are_never_taken_from_elsewhere(folder, tmp_path, tries):
     folder = folder.replace("{absolute}", str(tmp_path / "other"))
     choice = {"chosen": {"folder": folder, "score": {}}}
     (tmp_path / tuning.TUNING_FILE).write_text(json.dumps(choice))
-    with tries("a name from data that leads out of the workdir is refused"):
-        with pytest.raises(ValueError, match="is not in the workdir"):
-            tuning.read_choice(str(tmp_path))
+    with (
+        tries("a name from data that leads out of the workdir is refused"),
+        pytest.raises(ValueError, match="is not in the workdir"),
+    ):
+        tuning.read_choice(str(tmp_path))
 
 
 def test_networks_are_taken_from_where_tuning_put_them(tmp_path):

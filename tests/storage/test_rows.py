@@ -42,7 +42,7 @@ def test_the_file_is_in_the_folder_without_a_name(tmp_path):
     assert os.fstat(number).st_dev == os.stat(tmp_path).st_dev
     assert os.fstat(number).st_size == 3200 and not list(tmp_path.iterdir())
     del rows
-    with pytest.raises(OSError):
+    with pytest.raises(OSError, match="Bad file descriptor"):
         os.fstat(number)
 
 

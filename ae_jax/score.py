@@ -19,9 +19,8 @@ import numpy as np
 
 from ae_jax.losses import Residual, reconstruct
 from engine import residuals
-from engine.method import Score, Variables
+from engine.method import Score, ScoreFn, Variables
 
-ScoreFn = Callable[[Variables, jax.Array], Score]
 RULES = ("max", "top", "sum")
 
 

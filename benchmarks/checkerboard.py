@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 from data import pipeline
 from engine.make import make
 from engine.workdir import read_config, read_facts
-from evaluation.scoring import restore_scorer, score_all
+from evaluation.scoring import restore, scorer_of
 
 
 def checkerboard(images: np.ndarray) -> float:
@@ -49,7 +49,7 @@ def main() -> None:
         ).calibration.images
         normal = np.concatenate(list(pipeline.eval_batches(images, 16)))
         method = make(config.method, config, read_facts(workdir).num_train)
-        score = score_all(restore_scorer(method, workdir), [normal])
+        score = scorer_of(method, restore(method, workdir)[0])(normal)
         residual = np.square(normal - score.reconstruction).mean()
         ratio = checkerboard(score.reconstruction) / checkerboard(normal)
         shares = " | ".join(f"{grid_share(score.map, period):.5f}" for period in (2, 4, 8))

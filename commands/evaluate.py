@@ -77,7 +77,7 @@ def evaluate_run(
     startup.give_back_memory()
     judgement = require_judgement(config)
     networks = restore_networks(config, facts, workdir)
-    outcome = evaluation.evaluate(
+    outcome = evaluation.evaluate_test_set(
         scorer_of(networks.method, networks.variables),
         splits.test,
         splits.calibration,

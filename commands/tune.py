@@ -47,7 +47,7 @@ def tune(config: ConfigDict, workdir: str) -> dict[str, Any]:
         name: restore(method, os.path.join(workdir, folder))[0] for name, folder in folders.items()
     }
     held_out = splits.calibration.images
-    ranked = tuning.tune(
+    ranked = tuning.rank_candidates(
         networks,
         method.tuning,
         next(pipeline.eval_batches(held_out, len(held_out))),

@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 from data.photos import Photo
 from engine.method import Score
-from evaluation.maps import Region, largest_region, resize
+from evaluation.maps import Region, largest_region, resize_map
 from evaluation.threshold import Threshold, p_values
 from report import heat
 from storage.files import as_text
@@ -82,7 +82,7 @@ def _decide(photo: Photo, threshold: Threshold, score: Any, values: np.ndarray) 
         reason = "the networks give no finite score"
         return Prediction(photo.path, UNREADABLE, threshold.threshold, reason=reason)
     score = float(score)  # the threshold has more digits than float32 holds
-    mask = resize(values, photo.size) > threshold.pixel_threshold
+    mask = resize_map(values, photo.size) > threshold.pixel_threshold
     return Prediction(
         photo.path,
         DEFECTIVE if score > threshold.threshold else GOOD,
@@ -192,11 +192,11 @@ def _write_pictures(
 ) -> None:
     """Map and overlay as large as the image is shown, and the mask as large as the file."""
     shown = np.asarray(photo.shown)
-    large = resize(values, shown.shape[:2])
+    large = resize_map(values, shown.shape[:2])
     pictures = [
         heat.coloured(large, threshold.map_max),
         heat.overlay(shown, large, threshold.map_max),
-        resize(values, photo.size) > threshold.pixel_threshold,
+        resize_map(values, photo.size) > threshold.pixel_threshold,
     ]
     for folder, picture in zip(PICTURES, pictures, strict=True):
         Image.fromarray(picture).save(os.path.join(output, folder, f"{name}.png"), compress_level=1)

@@ -89,7 +89,7 @@ def train_stages(
     batches = batches._replace(held=parallel.replicate(batches.held))
     variables: Variables = {}
     for index, stage in enumerate(method.stages):
-        variables = fit(
+        variables = train_stage(
             stage,
             variables,
             batches,
@@ -101,7 +101,7 @@ def train_stages(
     return variables
 
 
-def fit(
+def train_stage(
     stage: Stage,
     variables: Variables,
     batches: Batches,

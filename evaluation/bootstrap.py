@@ -12,10 +12,10 @@ from typing import NamedTuple
 import numpy as np
 
 from evaluation import metrics
-from evaluation.maps import fit, region_weights
+from evaluation.maps import at_one_size, region_weights
+from evaluation.threshold import COVERAGE
 
 RESAMPLES = 1000
-COVERAGE = 0.95
 QUANTILES = 1000  # thresholds at so many quantiles of the defective and of all pixels each
 SPARSE = 13  # one in so many pixels places the latter; prime, or it would pick columns of an image
 
@@ -67,7 +67,7 @@ def pixel_counts(masks: Sequence[np.ndarray], maps: Sequence[np.ndarray], size: 
     bins = edges.size + 1  # the lowest one holds what is below all thresholds
     defective, good, overlap = (np.zeros((len(masks), bins)) for _ in range(3))
     regions = np.zeros(len(masks))
-    for i, (mask, values) in enumerate(fit(masks, maps, size)):
+    for i, (mask, values) in enumerate(at_one_size(masks, maps, size)):
         place = bins - 1 - np.searchsorted(edges, values, side="right")
         weights, regions[i] = region_weights(mask)
         defective[i] = np.bincount(place[mask], minlength=bins)
@@ -79,7 +79,7 @@ def pixel_counts(masks: Sequence[np.ndarray], maps: Sequence[np.ndarray], size: 
 def _thresholds(masks: Sequence[np.ndarray], maps: Sequence[np.ndarray], size: int) -> np.ndarray:
     """Ascending; many where defective pixels are, since curves rise there, and some everywhere."""
     inside, everywhere = [np.empty(0, np.float32)], [np.empty(0, np.float32)]
-    for mask, values in fit(masks, maps, size):
+    for mask, values in at_one_size(masks, maps, size):
         inside.append(values[mask])
         everywhere.append(values.ravel()[::SPARSE])
     shares = np.linspace(0, 1, QUANTILES)

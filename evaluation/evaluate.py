@@ -26,7 +26,7 @@ from evaluation.threshold import Threshold
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "scikit-learn")
 
 
-def evaluate(
+def evaluate_test_set(
     scorer: Scorer,
     test: Images,
     held_out: Images,

@@ -21,7 +21,7 @@ class Region(NamedTuple):
     area: int  # pixels
 
 
-def resize(heat: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+def resize_map(heat: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """The map at another height and width, float32, by Pillow's bilinear filter."""
     if heat.shape == tuple(size):
         return np.asarray(heat, np.float32)
@@ -40,7 +40,7 @@ def largest_region(mask: np.ndarray) -> Region | None:
     return Region(left, top, columns.stop - left, rows.stop - top, int(area.max()))
 
 
-def fit(
+def at_one_size(
     masks: Iterable[np.ndarray], maps: Iterable[np.ndarray], size: int
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Yields each mask (bool) with its map (float) at one size [h, w], as `pixel_metrics` says."""

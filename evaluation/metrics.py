@@ -14,13 +14,13 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 
 from engine.make import resolve
 from evaluation import pixel_curve
-from evaluation.maps import fit
+from evaluation.maps import at_one_size
 from storage.rows import Stack
 
 LIMIT = 0.3  # the false-positive rate up to which MVTec AD integrates PRO
 NAMED = 5  # so many images without a mask are named, the others counted
 
-Metrics = dict[str, Any]
+MetricValues = dict[str, Any]
 Mask = np.ndarray | None
 
 
@@ -53,11 +53,11 @@ METRICS = (
 )
 
 
-def _values(kind: str, *arguments: Any) -> Metrics:
+def _values(kind: str, *arguments: Any) -> MetricValues:
     return {row.name: float(row.value(*arguments)) for row in METRICS if row.kind == kind}
 
 
-def _absent(kind: str, reason: str) -> Metrics:
+def _absent(kind: str, reason: str) -> MetricValues:
     return {row.name: None for row in METRICS if row.kind == kind} | {"reason": reason}
 
 
@@ -122,7 +122,7 @@ def _own(name: str, function: OwnMetric, *arguments: Any) -> float | None:
     return number
 
 
-def image_metrics(labels: np.ndarray, scores: np.ndarray) -> Metrics:
+def image_metrics(labels: np.ndarray, scores: np.ndarray) -> MetricValues:
     """AUROC and average precision of the image scores, and the share of defective images.
 
     Args:
@@ -157,7 +157,7 @@ def _one_class(labels: np.ndarray) -> str:
 
 def per_defect(
     labels: np.ndarray, defects: Sequence[str], scores: np.ndarray
-) -> dict[str, Metrics]:
+) -> dict[str, MetricValues]:
     """`image_metrics` of each defect type against all good images, with its number of images.
 
     Args:
@@ -175,7 +175,7 @@ def per_defect(
     labels, scores = np.asarray(labels), np.asarray(scores)
     names = np.asarray(defects, dtype=object)
 
-    def of(name: str) -> Metrics:
+    def of(name: str) -> MetricValues:
         mine = (labels == 1) & (names == name)
         chosen = mine | (labels == 0)
         return image_metrics(labels[chosen], scores[chosen]) | {"count": int(mine.sum())}
@@ -190,7 +190,7 @@ def pixel_metrics(
     *,
     names: Sequence[str] = (),
     folder: str | None = None,
-) -> Metrics:
+) -> MetricValues:
     """AUROC, average precision and AU-PRO of the anomaly maps over all pixels of all test images.
 
     `prevalence` is the share of defective pixels. Numbers of different resolutions do not compare.
@@ -216,7 +216,7 @@ def pixel_metrics(
     if reason := _missing(masks, names):
         return _absent("pixel", reason) | extra
     present = (mask for mask in masks if mask is not None)
-    pixels = pixel_curve.collect(fit(present, maps, size), folder)
+    pixels = pixel_curve.collect(at_one_size(present, maps, size), folder)
     if reason := _one_sided(pixels):
         return _absent("pixel", reason) | extra
     return _values("pixel", pixel_curve.areas(pixels, LIMIT), pixels) | extra

@@ -15,7 +15,7 @@ import numpy as np
 import tifffile
 
 from evaluation import metrics
-from evaluation.maps import resize
+from evaluation.maps import resize_map
 from storage.rows import Stack
 
 _SAFE = re.compile(r"[^/\0]+")
@@ -61,7 +61,7 @@ def write_maps(
         for name, heat_map, (height, width) in zip(names, maps, sizes, strict=True):
             path = os.path.join(new, "test", name)
             os.makedirs(os.path.dirname(path), exist_ok=True)
-            tifffile.imwrite(path, resize(heat_map, (int(height), int(width))))
+            tifffile.imwrite(path, resize_map(heat_map, (int(height), int(width))))
         shutil.rmtree(folder, ignore_errors=True)
         os.replace(new, folder)
     except BaseException:
@@ -99,7 +99,7 @@ def official_metrics(
     """
     pixel = metrics.pixel_metrics(masks, maps, folder=folder)
     highest = [
-        resize(values, (int(height), int(width))).max()
+        resize_map(values, (int(height), int(width))).max()
         for values, (height, width) in zip(maps, sizes, strict=True)
     ]
     image = metrics.image_metrics(labels, np.array(highest))

@@ -31,30 +31,11 @@ def scorer_of(method: Method, variables: Variables) -> Scorer:
     return partial(jax.jit(method.score), jax.device_put(variables))
 
 
-def restore_scorer(method: Method, workdir: str) -> Scorer:
-    """A jitted scorer of images [B, H, W, C] in [-1, 1] from the last stage's newest checkpoint.
-
-    Raises:
-      FileNotFoundError: the last stage has no checkpoint.
-    """
-    return scorer_of(method, restore(method, workdir)[0])
-
-
-def score_all(scorer: Scorer, batches: Iterable[np.ndarray], size: int = 0) -> Score:
-    """Scores of all images of `batches`, joined, as NumPy arrays.
+def score_to_disk(scorer: Scorer, batches: Iterable[np.ndarray], size: int, folder: str) -> Any:
+    """Scores of all images of `batches`, with what is large in temporary files in `folder`.
 
     The scorer is compiled once: shorter batches are padded to `size` images, or to as many as the
     first one has where that is 0.
-
-    Raises:
-      ValueError: there is no image.
-    """
-    score: Score = _joined([*_scores(scorer, batches, size)])
-    return score
-
-
-def score_to_disk(scorer: Scorer, batches: Iterable[np.ndarray], size: int, folder: str) -> Any:
-    """As `score_all`, with what is large in temporary files in `folder`: maps and reconstructions.
 
     Returns:
       A `Score` whose map is `Rows` of float32 [H, W], and whose reconstruction, where there is one,

@@ -39,7 +39,7 @@ class Candidate(NamedTuple):
         return (self.image_auroc + self.pixel_average_precision) / 2
 
 
-def tune(
+def rank_candidates(
     networks: Mapping[str, Variables], tuning: Tuning, images: np.ndarray, *, draws: int
 ) -> list[Candidate]:
     """Scores the made-up defects of `images` in all ways that are open, the best first.

@@ -71,7 +71,7 @@ def write_comparison(
     markdown = page.markdown_document(title, tables)
     content = {"title": title, "tables": [page.to_json(table) for table in tables if table.rows]}
     os.makedirs(output, exist_ok=True)
-    html = page.render(
+    html = page.render_page(
         "comparison.html", title=title, overall=overall, parts=parts, runs=tables[-1]
     )
     write_text(os.path.join(output, COMPARISON_PAGE), html)

@@ -13,6 +13,7 @@ import numpy as np
 from evaluation import bootstrap
 from evaluation.metrics import LIMIT, METRICS, Metric
 from evaluation.results import Predictions, Run, config_key
+from evaluation.threshold import COVERAGE
 from report.page import Interval, Spread, Table
 
 
@@ -45,7 +46,7 @@ def _heading(row: Metric) -> str:
 
 
 _INTERVAL = (
-    f"Each number with its {bootstrap.COVERAGE:.0%} interval from {bootstrap.RESAMPLES:,} bootstrap"
+    f"Each number with its {COVERAGE:.0%} interval from {bootstrap.RESAMPLES:,} bootstrap"
     " resamples of the test images (good and defective ones apart, the same resamples for every"
     " run). Training is not repeated: the interval says what other test images would change, not"
     " what another seed would."

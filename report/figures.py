@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from sklearn import metrics
 
-from evaluation.maps import resize
+from evaluation.maps import resize_map
 from evaluation.threshold import SCALE
 from report.heat import HEAT, overlay
 
@@ -332,7 +332,7 @@ def _draw_picture(
         axes.text(0.5, 0.5, missing, ha="center", va="center", color=GREY, fontsize=10)
         return
     if anomaly is not None:
-        picture = overlay(picture, resize(anomaly, picture.shape[:2]), map_max)
+        picture = overlay(picture, resize_map(anomaly, picture.shape[:2]), map_max)
     axes.imshow(picture, cmap="gray", vmin=0, vmax=1 if picture.dtype == bool else 255)
 
 

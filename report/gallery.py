@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from evaluation import threshold
-from evaluation.maps import resize
+from evaluation.maps import resize_map
 from evaluation.results import Scored
 from evaluation.threshold import Threshold
 from report import heat, page
@@ -144,7 +144,7 @@ def _worst(kind: _Kind, scored: Scored, places: np.ndarray, map_max: float) -> M
 
 def _large(scored: Scored, i: int, map_max: float) -> Mistake:
     image = _shrunk(Image.fromarray(scored.images[i]), LARGE)
-    anomaly = resize(scored.maps[i], (image.height, image.width))
+    anomaly = resize_map(scored.maps[i], (image.height, image.width))
     pictures = {
         "image": image,
         "what no good image had": Image.fromarray(
@@ -163,7 +163,7 @@ def _large(scored: Scored, i: int, map_max: float) -> Mistake:
     )
 
 
-def scale(map_max: float) -> Scale:
+def colour_scale(map_max: float) -> Scale:
     """The colours of the maps, with a white line where good images end."""
     ramp = heat.coloured(np.linspace(0, map_max, LARGE)[None], map_max)
     line = LARGE / threshold.SCALE
@@ -199,7 +199,7 @@ def thumbnails(scored: Scored, threshold: Threshold, title: str, about: str) -> 
 def _thumbnail(scored: Scored, i: int, place: int, wrong: str, map_max: float) -> Thumbnail:
     """An image and its overlay side by side, which print shows as well."""
     image = scored.images[i]
-    marked = heat.overlay(image, resize(scored.maps[i], image.shape[:2]), map_max)
+    marked = heat.overlay(image, resize_map(scored.maps[i], image.shape[:2]), map_max)
     left, right = (_shrunk(Image.fromarray(picture), SMALL) for picture in (image, marked))
     both = Image.fromarray(np.concatenate([np.asarray(left), np.asarray(right)], axis=1))
     return Thumbnail(

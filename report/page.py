@@ -81,7 +81,7 @@ class Section(NamedTuple):
     about: str = ""
 
 
-def render(template: str, **values: Any) -> str:
+def render_page(template: str, **values: Any) -> str:
     """The page or part that a file of templates/ makes of `values`, whose texts are escaped."""
     return environment().get_template(template).render(values)
 

@@ -63,7 +63,7 @@ def write_report(
         raise ValueError(f"map_max={threshold.map_max}: the colour scale needs a positive number")
     os.makedirs(folder, exist_ok=True)
     subject = ", ".join(str(results[key]) for key in ("method", "category") if key in results)
-    text = page.render(
+    text = page.render_page(
         "run.html",
         title=subject,
         verdict=_verdict(results),
@@ -72,7 +72,7 @@ def write_report(
         curves=_curves(folder, scored, held_out, threshold, subject),
         training=_training(folder, history, subject),
         mistakes=gallery.mistakes(scored, threshold) if len(scored.paths) else [],
-        scale=gallery.scale(threshold.map_max),
+        scale=gallery.colour_scale(threshold.map_max),
         thumbnails=_thumbnails(scored, held_out, threshold),
         metrics=_metrics_tables(results),
         inputs=_inputs(folder, results),

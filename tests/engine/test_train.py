@@ -17,7 +17,7 @@ from engine.method import Aux, Method, Score, Stage, descend, init_state
 from engine.train import Every, dispatches, due, stage_seed, train_stages
 from engine.workdir import Facts, read_config, read_facts
 from engine.workdir import claim as claim_workdir
-from evaluation.scoring import restore_scorer, score_all
+from evaluation.scoring import restore, score_to_disk, scorer_of
 
 
 @pytest.mark.parametrize(
@@ -96,10 +96,9 @@ def test_learns_logs_and_scores(tmp_path):
         "seen_0000002.png",
         "seen_0000004.png",
     ]
-    scorer = restore_scorer(toy(), str(tmp_path))
-    score = score_all(
-        scorer, [np.ones((3, 2, 2, 1), np.float32), np.ones((1, 2, 2, 1), np.float32)]
-    )
+    scorer = scorer_of(toy(), restore(toy(), str(tmp_path))[0])
+    batches = [np.ones((3, 2, 2, 1), np.float32), np.ones((1, 2, 2, 1), np.float32)]
+    score = score_to_disk(scorer, batches, 0, str(tmp_path))
     np.testing.assert_allclose(score.image, np.full(4, 0.5**8))
     assert score.map.shape == (4, 2, 2)
 
@@ -249,9 +248,9 @@ def test_networks_that_are_not_finite_are_never_saved(tmp_path):
 
 def test_scoring_needs_a_checkpoint(tmp_path):
     with pytest.raises(FileNotFoundError, match="train this workdir first"):
-        restore_scorer(toy(), str(tmp_path))
+        restore(toy(), str(tmp_path))
     with pytest.raises(ValueError, match="no image"):
-        score_all(lambda images: None, [])
+        score_to_disk(lambda images: None, [], 0, str(tmp_path))
 
 
 FACTS = Facts(209, "a" * 64)

@@ -54,7 +54,7 @@ def batches(images, size):
 def run(workdir, test, held_out=2, save_maps=False, **options):
     good = labelled(["good"] * held_out)
     good.images[:, 0, 0] = np.arange(held_out)[:, None]  # no two scores are alike
-    done = evaluate.evaluate(
+    done = evaluate.evaluate_test_set(
         scorer,
         test,
         SimpleNamespace(**{**vars(good), "masks": []}),  # as those of training images

@@ -45,7 +45,7 @@ def normal():
 
 
 def test_the_network_setting_and_rule_that_find_the_defects_are_chosen(normal):
-    ranked = tuning.tune(NETWORKS, TUNING, normal, draws=2)
+    ranked = tuning.rank_candidates(NETWORKS, TUNING, normal, draws=2)
     best = ranked[0]
     assert (best.network, best.setting, best.rule) == ("right", 0, "max")
     assert len(ranked) == 2 * 2 * 2
@@ -54,7 +54,8 @@ def test_the_network_setting_and_rule_that_find_the_defects_are_chosen(normal):
 
 def test_the_metrics_are_those_of_scikit_learn(normal):
     found = {
-        (c.network, c.setting, c.rule): c for c in tuning.tune(NETWORKS, TUNING, normal, draws=3)
+        (c.network, c.setting, c.rule): c
+        for c in tuning.rank_candidates(NETWORKS, TUNING, normal, draws=3)
     }
     made, mask = corrupt(None, normal)
     maps = -np.asarray(made).mean(axis=-1)
@@ -70,7 +71,7 @@ def test_the_metrics_are_those_of_scikit_learn(normal):
 
 def test_of_equals_the_first_is_chosen(normal):
     twins = {"first": NETWORKS["right"], "second": NETWORKS["right"]}
-    assert tuning.tune(twins, TUNING, normal, draws=1)[0].network == "first"
+    assert tuning.rank_candidates(twins, TUNING, normal, draws=1)[0].network == "first"
 
 
 def test_what_cannot_be_seen_is_no_defect(normal):
@@ -79,12 +80,12 @@ def test_what_cannot_be_seen_is_no_defect(normal):
         return images + 0.04 * (made - images), mask
 
     with pytest.raises(ValueError, match="tuning.corruption.opacity"):
-        tuning.tune(NETWORKS, TUNING._replace(corrupt=faint), normal, draws=1)
+        tuning.rank_candidates(NETWORKS, TUNING._replace(corrupt=faint), normal, draws=1)
 
 
 def test_the_choice_is_written_and_read(normal, tmp_path):
     assert tuning.read_choice(str(tmp_path)) == (str(tmp_path), {})
-    ranked = tuning.tune(NETWORKS, TUNING, normal, draws=1)
+    ranked = tuning.rank_candidates(NETWORKS, TUNING, normal, draws=1)
     folders = {"right": "tuning/right", "wrong": "."}
     content = tuning.write_tuning(str(tmp_path), ranked, TUNING, folders, "why")
     assert json.loads((tmp_path / "tuning.json").read_text()) == content

@@ -14,7 +14,7 @@ from engine.batches import resident
 from engine.checkpoint import Checkpoints
 from engine.method import TrainState
 from engine.train import Every, train_stages
-from evaluation.scoring import restore_scorer, score_all
+from evaluation.scoring import restore, score_to_disk, scorer_of
 from fanogan_jax import schedule
 from fanogan_jax.method import build
 
@@ -109,15 +109,24 @@ def test_five_to_one(unbroken):
     assert counts == {"critic": 6, "generator": 3}
 
 
-def test_scores_come_one_by_one_as_in_a_batch(unbroken, images):
+def test_scores_come_one_by_one_as_in_a_batch(unbroken, images, tmp_path):
     config, workdir = unbroken
-    scorer = restore_scorer(build(config, 16), str(workdir))
-    batch = score_all(scorer, [images[:7]])
-    alone = score_all(scorer, [images[i : i + 1] for i in range(7)])
-    padded = score_all(scorer, [images[:4], images[4:7]])
+    method = build(config, 16)
+    scorer = scorer_of(method, restore(method, str(workdir))[0])
+
+    def score_of(*batches):
+        return score_to_disk(scorer, batches, 0, str(tmp_path))
+
+    batch = score_of(images[:7])
+    alone = score_of(*(images[i : i + 1] for i in range(7)))
+    padded = score_of(images[:4], images[4:7])
     for other in (alone, padded):
-        for a, b in zip(jax.tree.leaves(batch), jax.tree.leaves(other), strict=True):
-            np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
+        for name in ("image", "map", "terms"):
+            leaves = [jax.tree.leaves(getattr(scores, name)) for scores in (batch, other)]
+            for a, b in zip(*leaves, strict=True):
+                np.testing.assert_allclose(np.asarray(a), np.asarray(b), rtol=1e-4, atol=1e-6)
+        levels = np.asarray(batch.reconstruction, int) - np.asarray(other.reconstruction)
+        assert np.abs(levels).max() <= 1
 
 
 def note(name, state, images, rng):

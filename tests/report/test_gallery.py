@@ -36,7 +36,7 @@ def template():
 
 
 def mistakes_html(scored, threshold):
-    scale = gallery.scale(threshold.map_max)
+    scale = gallery.colour_scale(threshold.map_max)
     return str(template().mistakes(gallery.mistakes(scored, threshold), scale))
 
 

@@ -5,7 +5,7 @@ import numpy as np
 from PIL import Image
 
 from evaluation import threshold
-from evaluation.maps import Region, largest_region, resize
+from evaluation.maps import Region, largest_region, resize_map
 from report import heat
 
 
@@ -40,10 +40,10 @@ def test_no_good_image_looks_red():
 
 def test_maps_are_brought_to_another_size_as_pillow_does():
     values = np.random.default_rng(0).random((6, 4)).astype(np.float32)
-    large = resize(values, (12, 20))
+    large = resize_map(values, (12, 20))
     assert large.shape == (12, 20) and large.dtype == np.float32
     assert (large == np.asarray(Image.fromarray(values).resize((20, 12), 2))).all()
-    assert resize(values, (6, 4)) is values
+    assert resize_map(values, (6, 4)) is values
 
 
 def test_the_largest_region_by_hand():

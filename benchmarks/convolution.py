@@ -1,4 +1,4 @@
-"""What the CPU's forms of convolutions are worth: steps of the seed's f-AnoGAN, plain and chosen.
+"""What the CPU's forms of convolutions are worth: steps of the original f-AnoGAN, plain and chosen.
 
 python -m benchmarks.convolution
 
@@ -72,7 +72,7 @@ def compiled(step, state: TrainState, images, *, plain: bool):
 
 
 def upsampling():
-    """Name -> (the call on the large image, the folded call), of the seed's generator."""
+    """Name -> (the call on the large image, the folded call), of the original generator."""
     for side, channels, features in ((16, 128, 128), (32, 128, 64)):
         rng = np.random.default_rng(0)
         x = rng.normal(size=(BATCH, side, side, channels)).astype(np.float32)

@@ -16,7 +16,7 @@ Step = Callable[[], None]
 
 
 class Generator(nn.Module):
-    """The seed's generator: latents [B, 100] -> images at 64 px."""
+    """The original generator: latents [B, 100] -> images at 64 px."""
 
     def __init__(self, latent=100, features=(128, 128, 64), side=16):
         super().__init__()
@@ -39,7 +39,7 @@ class Generator(nn.Module):
 
 
 class Trunk(nn.Module):
-    """The seed's strided convolutions, flattened; `norm(channels)` makes a normalisation."""
+    """The original strided convolutions, flattened; `norm(channels)` makes a normalisation."""
 
     def __init__(self, norm, features=(16, 32, 64, 128)):
         super().__init__()
@@ -119,7 +119,7 @@ def _descend(optimizer, loss):
 
 
 def fanogan_steps(images, channels_last: bool, compiled: bool) -> dict[str, Step]:
-    """critic, generator, encoder and scoring of the seed's f-AnoGAN on one batch of images."""
+    """critic, generator, encoder and scoring of the original f-AnoGAN on one batch of images."""
     networks = [Generator(), Critic(), Encoder()]
     images, networks = _placed(images, networks, channels_last)
     generator, critic, encoder = networks

@@ -1,4 +1,4 @@
-"""How long the seed's recipe takes: 1500 + 200 epochs of f-AnoGAN on all images of a category.
+"""How long the original recipe takes: 1500 + 200 epochs of f-AnoGAN on all images of a category.
 
 python -m benchmarks.recipe --root=DIR [--category=bottle] [--steps=N]
 

@@ -51,7 +51,7 @@ class Ours(NamedTuple):
 
 
 def fanogan_steps(images: np.ndarray) -> Iterator[tuple[str, Ours]]:
-    """critic, generator, encoder and scoring of the seed's f-AnoGAN."""
+    """critic, generator, encoder and scoring of the original f-AnoGAN."""
     config = fanogan.get_config()
     networks, variables = convolution.started(config)
     check_parameters(variables)

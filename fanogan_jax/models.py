@@ -1,6 +1,6 @@
 """Generator, critic and encoder of f-AnoGAN, in two sizes.
 
-`Generator`, `Critic` and `Encoder` are the small convolutional networks of the seed settings;
+`Generator`, `Critic` and `Encoder` are the small convolutional networks of the original settings;
 `ResNetGenerator`, `ResNetCritic` and `ResNetEncoder` those of Schlegl et al. 2019
 (doi:10.1016/j.media.2019.01.010), which are the 64 px residual networks of Gulrajani et al. 2017
 (arXiv 1704.00028, appendix). Images are float32 [B, H, W, C] in [-1, 1], latents [B, latent].
@@ -34,9 +34,9 @@ LayerNorm = partial(nn.LayerNorm, reduction_axes=(-3, -2, -1), feature_axes=-1, 
 leaky_relu = partial(nn.leaky_relu, negative_slope=0.2)
 
 
-# The seed's networks ------------------------------------------------------------------------------
+# The original networks ----------------------------------------------------------------------------
 
-# The default initialisation of PyTorch, which the implementation behind the seed used: kernel and
+# The default initialisation of PyTorch, which the original implementation used: kernel and
 # bias uniform in +-1/sqrt(fan_in).
 _kernel_init = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 

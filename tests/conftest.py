@@ -84,7 +84,7 @@ def _shrink_self_supervised(config: ConfigDict) -> ConfigDict:
 
 @pytest.fixture
 def config() -> ConfigDict:
-    """The seed's f-AnoGAN, shrunk."""
+    """The original f-AnoGAN, shrunk."""
     return shrink(fanogan.get_config())
 
 

@@ -54,7 +54,7 @@ def assert_equal_derivatives(form, plain, x, w):
 @pytest.mark.parametrize(
     ("shape", "kernel", "stride", "pads"),
     [
-        ((2, 16, 16, 3), (3, 3, 3, 8), 2, ONES),  # the seed's critic and encoder
+        ((2, 16, 16, 3), (3, 3, 3, 8), 2, ONES),  # the original critic and encoder
         ((2, 8, 8, 8), (3, 3, 8, 16), 2, ONES),
         ((2, 16, 16, 8), (3, 3, 8, 3), 1, ONES),  # the last of a generator
         ((2, 8, 8, 6), (3, 3, 6, 8), 1, ONES),  # residual blocks

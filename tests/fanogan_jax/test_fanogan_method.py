@@ -164,7 +164,7 @@ def test_schedule_within_epochs_is_that_of_the_loop_it_stands_for():
 
 
 def test_epochs_become_steps(config):
-    """The seed's 1500 + 200 epochs on all of bottle, both schedules; fanogan.md, section 4."""
+    """The original 1500 + 200 epochs on all of bottle, both schedules; fanogan.md, section 4."""
     config.gan.update(num_steps=0, batch_size=32, n_critic=5)
     config.encoding.update(num_steps=0, batch_size=32)
     gan, encoder = build(config, 209).stages

@@ -64,7 +64,19 @@ def _drawn(draw: Callable[..., jax.Array], shape: tuple[int, ...], axis: int) ->
 def place(
     rng: jax.Array, shape: tuple[int, ...], number: int, side: tuple[float, float]
 ) -> Patches:
-    """Patches with centres anywhere in the images."""
+    """`number` patches an image, with centres anywhere in it, at the border too.
+
+    Shapes must not depend on what is drawn, but sides are drawn: so each patch is worked on in a
+    canvas of one size, that of the largest side, whose corner is moved into the image where the
+    patch crosses its border. `u` and `v` say for each of the canvas's rows and columns how far it
+    lies from the patch's centre, in half sides: what is beyond -1 and 1 is canvas, not patch.
+
+    Args:
+      rng: of sizes and centres.
+      shape: of the images, [B, H, W, C].
+      number: K.
+      side: least and largest, as a share of the shorter side of the images.
+    """
     batch, height, width, _ = shape
     size_rng, centre_rng = jax.random.split(rng)
     sides = jnp.array((height, width), jnp.float32).reshape(1, 1, 2)

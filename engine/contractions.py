@@ -73,6 +73,12 @@ def _pads_of_transpose(geometry: Geometry) -> Pads:
 def _conv_input_by_phases(y: jax.Array, w: jax.Array, geometry: Geometry) -> jax.Array:
     """One convolution of stride 1 computes all phases (r, q) of the pixels x[s m + r, s n + q].
 
+    The transpose of a convolution of stride s is usually written as one of stride 1 over y with
+    s - 1 zeros between its pixels: most products are by zero, and XLA:CPU has no fast path for it.
+    But pixels of x whose row and column leave the same remainder by s, a phase, meet the same rows
+    and columns of the kernel. Each phase is an ordinary small convolution of y, and all s x s of
+    them are one whose output channels are (r, q, C); its pixels are then sorted into x.
+
     Row s m + r meets y's row m + o with the kernel's row r + pad - s o, where there is one.
     """
     stride = geometry.stride
@@ -100,6 +106,8 @@ def _phases(geometry: Geometry, axis: int, count: int) -> tuple[np.ndarray, tupl
     def ends(before: int) -> tuple[int, int]:
         return -((kernel - 1 - before) // stride), (stride - 1 + before) // stride
 
+    # The offsets o for which some phase has a row of the kernel, counted from the image, and then
+    # from `crop` pixels before it, if that saves an offset for all.
     first, last = ends(before)
     crop = 0 if last - first < -(-kernel // stride) else before % stride
     first, last = ends(before - crop)

@@ -151,15 +151,27 @@ class _Piece(NamedTuple):
 
 
 def _pieces(pixels: Pixels) -> Iterator[_Piece]:
-    """All thresholds, each once: a range ends where about so many records have been taken."""
+    """All thresholds, each once: a range ends where about so many records have been taken.
+
+    The runs on disk are sorted each, and the curves need all records in one order. A merge record
+    by record would take Python too long, and one sort of all of them too much memory. So the costs
+    are cut into ranges: of every run what lies in the range is read and sorted together, which is
+    a merge, since no record of a later range belongs before one of this. Where to cut is known
+    without reading: a run's marks are the costs of every `_STEP`-th record, so that between two
+    neighbours of all sorted marks there are about `_STEP` records, whichever runs they lie in.
+    Records that tie lie in one range, for `take` takes all up to a cost and with it.
+    """
     marks = np.sort(np.concatenate([*pixels.inside.marks, *pixels.outside.marks]))
     every = _PIECE // _STEP
-    found, overlap, false_at = np.zeros(1, np.int64), np.zeros(1), np.zeros(1, np.int64)
+    found = np.zeros(1, np.int64)
+    overlap = np.zeros(1)
+    false_at = np.zeros(1, np.int64)
     false = 0
     for cost in [*np.unique(marks[every - 1 :: every]), np.inf]:
         inside, outside = pixels.inside.take(cost), pixels.outside.take(cost)
         last = _last(inside["cost"])
         thresholds = inside["cost"][last]
+        # What is outside costs nothing to a curve but its count below and at each threshold.
         counts = false + np.cumsum(np.append(0, outside["count"]), dtype=np.int64)
         above, at = (
             counts[np.searchsorted(outside["cost"], thresholds, side=side)]

@@ -91,15 +91,16 @@ def _category(runs: Sequence[Run], load_test: Callable[[Run], Images]) -> _Part:
         for label, run in zip(labels, runs, strict=True)
     ]
     chosen = choose(runs[0].defects, [run.scores for run in runs])
-    measured, shown = [], []
+    measured = []
+    outputs = []
     for run, label, name in zip(runs, labels, names, strict=True):
         predictions = read_predictions(run)
         measured.append(measure(run, label, predictions, test.masks))
-        shown.append([_shown(name, run, predictions, places) for places in chosen.values()])
+        outputs.append([_outputs(name, run, predictions, places) for places in chosen.values()])
     scores = {name: run.scores for name, run in zip(names, runs, strict=True)}
     sections = [
         *_curves(category, runs[0].labels, scores),
-        _pictures(category, test, chosen, [*zip(*shown, strict=True)]),
+        _pictures(category, test, chosen, [*zip(*outputs, strict=True)]),
     ]
     tables = [metrics_table(category, measured), defects_table(category, measured)]
     return _Part(measured, tables, sections)
@@ -140,15 +141,19 @@ def choose(defects: Sequence[str], scores: Sequence[np.ndarray]) -> dict[str, li
     return chosen
 
 
-def _shown(name: str, run: Run, predictions: Predictions, places: Sequence[int]) -> figures.Shown:
+def _outputs(
+    name: str, run: Run, predictions: Predictions, places: Sequence[int]
+) -> figures.Outputs:
     """Copies of what the run made of the images at `places`, so that the rest can go."""
-    maps, made = predictions.maps, predictions.reconstructions
-    return figures.Shown(
+    reconstructions = predictions.reconstructions
+    return figures.Outputs(
         name=name,
         map_max=predictions.map_max,
         scores=[float(run.scores[i]) for i in places],
-        maps=[maps[i].copy() for i in places],
-        reconstructions=[None if made is None else made[i].copy() for i in places],
+        maps=[predictions.maps[i].copy() for i in places],
+        reconstructions=[
+            None if reconstructions is None else reconstructions[i].copy() for i in places
+        ],
     )
 
 
@@ -174,11 +179,11 @@ def _pictures(
     category: str,
     test: Images,
     chosen: Mapping[str, Sequence[int]],
-    shown: Sequence[Sequence[figures.Shown]],
+    outputs: Sequence[Sequence[figures.Outputs]],
 ) -> page.Section:
-    """A picture per defect type; `shown` holds for each of them what every run made of it."""
+    """A picture per defect type; `outputs` holds for each of them what every run made of it."""
     drawn = []
-    for (defect, places), runs in zip(chosen.items(), shown, strict=True):
+    for (defect, places), runs in zip(chosen.items(), outputs, strict=True):
         extreme = "highest-ranked" if defect == "good" else "hardest"
         examples = [
             figures.Example(f"{defect}: {which}", test.images[i], test.masks[i])
@@ -193,10 +198,10 @@ def _pictures(
 
 def by_category(runs: Iterable[Run]) -> dict[str, list[Run]]:
     """The runs of each category; both in the order of `runs`."""
-    found: dict[str, list[Run]] = {}
+    groups: dict[str, list[Run]] = {}
     for run in runs:
-        found.setdefault(run.category, []).append(run)
-    return found
+        groups.setdefault(run.category, []).append(run)
+    return groups
 
 
 def require_comparable(runs: Sequence[Run]) -> None:

@@ -148,9 +148,9 @@ def _with_bounds(one: Measured, column: Column) -> float | Interval | None:
 
 def _resolution(measured: Iterable[Measured]) -> str:
     sizes = {one.run.results["pixel"]["resolution"]: one for one in measured}
-    told = ", ".join(f"{size} ({one.label})" for size, one in sizes.items())
+    named = ", ".join(f"{size} ({one.label})" for size, one in sizes.items())
     if len(sizes) > 1:
-        return f"Pixel numbers and AU-PRO do not compare: maps and masks are brought to {told}."
+        return f"Pixel numbers and AU-PRO do not compare: maps and masks are brought to {named}."
     return f"Pixel numbers and AU-PRO: maps and masks are brought to {next(iter(sizes))}."
 
 

@@ -247,13 +247,19 @@ def _box(figure: Figure, left: float, top: float, width: float) -> Axes:
 
 
 def _scale(figure: Figure, map_max: float) -> None:
-    """The colour bar, right of the first row."""
+    """The colour bar of all pictures, right of the first row."""
     axes = _box(figure, figure.get_size_inches()[0] - BAR + 0.2, 0, 0.14)
-    heat = ScalarMappable(Normalize(0, map_max), HEAT)
-    figure.colorbar(heat, cax=axes, extend="max", ticks=MaxNLocator(4), format="{x:.3g}")
+    _colour_bar(axes, map_max, labelsize=8)
     axes.axhline(map_max / SCALE, color="white", linewidth=1)
     axes.set_ylabel("same for all pictures; coloured above the line", fontsize=8)
-    axes.tick_params(labelsize=8)
+
+
+def _colour_bar(axes: Axes, map_max: float, labelsize: int) -> None:
+    """The colours of anomaly maps from 0 to `map_max`, filling `axes`."""
+    heat = ScalarMappable(Normalize(0, map_max), HEAT)
+    figure = cast(Figure, axes.get_figure(root=True))
+    figure.colorbar(heat, cax=axes, extend="max", ticks=MaxNLocator(4), format="{x:.3g}")
+    axes.tick_params(labelsize=labelsize)
 
 
 class Example(NamedTuple):
@@ -264,7 +270,7 @@ class Example(NamedTuple):
     mask: np.ndarray | None  # bool [h, w], None if missing
 
 
-class Shown(NamedTuple):
+class Outputs(NamedTuple):
     """What a run made of each of E examples."""
 
     name: str
@@ -274,12 +280,13 @@ class Shown(NamedTuple):
     reconstructions: Sequence[np.ndarray | None]  # E of uint8 [H, W, 3]
 
 
-def side_by_side(examples: Sequence[Example], runs: Sequence[Shown]) -> Figure:
+def side_by_side(examples: Sequence[Example], runs: Sequence[Outputs]) -> Figure:
     """Examples side by side: above the image and its mask, below reconstruction and map per run.
 
     Every run has its own colour scale, from 0 to its `map_max`.
     """
-    width, height = 2 * PAIR * len(examples) + 0.9, PAIR * (1 + len(runs)) + 0.3
+    width = 2 * PAIR * len(examples) + 0.9
+    height = PAIR * (1 + len(runs)) + 0.3
     figure = Figure(figsize=(width, height), dpi=EXAMPLES_DPI, layout="constrained")
     ratios = [*[1.0] * (2 * len(examples)), 0.06]
     grid = figure.subplots(1 + len(runs), len(ratios), width_ratios=ratios, squeeze=False)
@@ -292,27 +299,19 @@ def side_by_side(examples: Sequence[Example], runs: Sequence[Shown]) -> Figure:
         right.set_title("mask", fontsize=9, loc="right")
     for row, run in zip(grid[1:], runs, strict=True):
         for place, example in enumerate(examples):
-            _made(row[2 * place : 2 * place + 2], example, run, place)
+            _draw_outputs(row[2 * place : 2 * place + 2], example, run, place)
         name = textwrap.fill(textwrap.shorten(printable(run.name), 60), 22)
         row[0].set_ylabel(name, fontsize=9, parse_math=False)
-        _own_scale(figure, row[-1], run.map_max)
+        _colour_bar(row[-1], run.map_max, labelsize=7)
     return figure
 
 
-def _made(axes: Sequence[Axes], example: Example, run: Shown, place: int) -> None:
+def _draw_outputs(axes: Sequence[Axes], example: Example, run: Outputs, place: int) -> None:
     """One run's reconstruction and map of one example."""
-    made = run.reconstructions[place]
-    _draw_picture(axes[0], made, None, 1.0, missing="no reconstruction")
+    _draw_picture(axes[0], run.reconstructions[place], None, 1.0, missing="no reconstruction")
     _draw_picture(axes[1], example.image, run.maps[place], run.map_max)
     axes[0].set_box_aspect(1)  # also where nothing is drawn
     axes[1].set_xlabel(f"score {run.scores[place]:.4g}", fontsize=8, loc="left", labelpad=2)
-
-
-def _own_scale(figure: Figure, axes: Axes, map_max: float) -> None:
-    """The colour bar of one run."""
-    heat = ScalarMappable(Normalize(0, map_max), HEAT)
-    figure.colorbar(heat, cax=axes, extend="max", ticks=MaxNLocator(4), format="{x:.3g}")
-    axes.tick_params(labelsize=7)
 
 
 def _draw_picture(

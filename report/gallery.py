@@ -110,7 +110,8 @@ class Order(NamedTuple):
 
 def order(scored: Scored, threshold: float) -> Order:
     """The images by score, and those about which the threshold is wrong."""
-    scores, defective = np.asarray(scored.scores, np.float64), np.asarray(scored.labels) == 1
+    scores = np.asarray(scored.scores, np.float64)
+    defective = np.asarray(scored.labels) == 1
     called = scores > threshold
     ranked = np.argsort(-scores, kind="stable")
     lowest = np.argsort(scores, kind="stable")

@@ -188,7 +188,8 @@ def _caption(scored: Scored, i: int) -> str:
 def _verdict(results: Results) -> list[tuple[str, str]]:
     """The numbers that matter most, each with its meaning."""
     image, pixel = results.get("image", {}), results.get("pixel", {})
-    threshold, rows = results.get("threshold", {}), errors(results)
+    threshold = results.get("threshold", {})
+    rows = errors(results)
     tiles = []
     if image.get("auroc") is not None:
         tiles.append((f"{image['auroc']:.3f}", "image AUROC: 1 is perfect, 0.5 is chance"))
@@ -244,11 +245,16 @@ def _errors_table(results: Results) -> Table:
 def _metrics_tables(results: Results) -> list[Table]:
     """Counts, metrics of scores and maps, what tuning chose, and checks."""
     image = {row.name: _heading(row) for row in METRICS if row.kind == "image"}
-    pixel = {row.name: _heading(row) for row in METRICS if row.kind == "pixel"}
-    pixel |= {"au_pro_limit": "up to a false-positive rate of"}
+    pixel: dict[str, str] = {}
+    for row in METRICS:
+        if row.kind == "pixel":
+            pixel[row.name] = _heading(row)
+            if row.name == "au_pro":  # means nothing without its limit
+                pixel["au_pro_limit"] = "up to a false-positive rate of"
     by_score = {"image score": results.get("image", {}), **results.get("image_terms", {})}
     # What is of the test set alone is the same for all terms of the score.
-    shared = {row.name: by_score["image score"].get(row.name) for row in METRICS if row.chance}
+    chance = [row.name for row in METRICS if row.kind == "image" and row.chance]
+    shared = {name: by_score["image score"].get(name) for name in chance}
     by_score = {name: shared | entry for name, entry in by_score.items()}
     maps = {entry["resolution"]: entry for entry in [results.get("pixel")] if entry}
     counts = [[name.replace("_", " "), n] for name, n in results.get("counts", {}).items()]
@@ -289,10 +295,10 @@ def _number(value: float | None) -> str:
 
 
 def _values(title: str, values: Mapping[str, Any]) -> Table:
-    rows = [
-        [name.replace("_", " "), f"{value:.4g}" if isinstance(value, float) else value]
-        for name, value in values.items()
-    ]
+    rows = []
+    for name, value in values.items():
+        cell = f"{value:.4g}" if isinstance(value, float) else str(value)
+        rows.append([name.replace("_", " "), page.NONE if value is None else cell])
     return Table(title, ["", "value"], rows)
 
 

@@ -4,6 +4,7 @@ import json
 import os
 import re
 from html.parser import HTMLParser
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -12,7 +13,7 @@ from matplotlib.figure import Figure
 
 from evaluation import bootstrap, metrics
 from evaluation.results import read_run, write_scores
-from report import comparison, page
+from report import comparison, comparison_tables, page
 from storage import files
 
 SIDE = 16
@@ -218,6 +219,39 @@ def test_numbers_are_those_of_the_runs(tmp_path, no_pictures):
         assert cells["F1 if all are called defective"] == pytest.approx(2 * 0.6 / 1.6)
         assert cells["prevalence"] == 0.6
         assert cells["pixel prevalence"] == run.results["pixel"]["prevalence"]
+
+
+def test_a_row_of_metrics_and_own_ones_are_columns(tmp_path, no_pictures, monkeypatch):
+    """None has an interval, since no bootstrap knows them; who lacks an own one gets a dash."""
+    lowest = metrics.Metric("image", "lowest", "lowest score", lambda _, scores: scores.min())
+    half = metrics.Metric("pixel", "half", "half a pixel", lambda *_: 0.5, chance=True)
+    rows = (*metrics.METRICS, lowest, half)
+    for module in (metrics, comparison_tables):
+        monkeypatch.setattr(module, "METRICS", rows)
+    runs = [
+        write_run(tmp_path / "a"),
+        write_run(tmp_path / "b", seed=1),
+        write_run(tmp_path / "c", name="B"),
+    ]
+    for workdir, own in zip(runs, ({"my_recall": 0.25}, {"my_recall": 0.75}, {}), strict=True):
+        path = Path(workdir) / "results.json"
+        results = json.loads(path.read_text())
+        files.write_json(path, results | ({"own": own} if own else {}))
+    found, markdown, content = compare(tmp_path, *runs)
+    tables = {table["title"]: table for table in content["tables"]}
+    table = tables["bottle: metrics"]
+    assert table["header"][4:6] == ["lowest score", "best F1 (upper bound)"]
+    assert table["header"][-4:-2] == ["half a pixel", "my recall"]
+    for workdir, row, recall in zip(runs, table["rows"], (0.25, 0.75, None), strict=True):
+        cells = dict(zip(table["header"], row, strict=True))
+        assert cells["lowest score"] == read_run(workdir).scores.min()
+        assert (cells["half a pixel"], cells["my recall"]) == (0.5, recall)
+        assert set(cells["image AUROC"]) == {"value", "low", "high"}
+    cells = dict(zip(tables["Over seeds"]["header"], tables["Over seeds"]["rows"][0], strict=True))
+    assert cells["my recall"] == {"mean": 0.5, "std": pytest.approx(0.125**0.5)}
+    assert cells["half a pixel"] == 0.5
+    assert found.tables["bottle: metrics"][3][-3] == "–"
+    assert markdown_tables(markdown)["bottle: metrics"] == found.tables["bottle: metrics"]
 
 
 def test_precision_and_f1_stand_beside_chance_in_every_table(tmp_path, no_pictures):

@@ -336,20 +336,30 @@ def test_the_histogram_tells_good_scores_apart(top, scale):
 def test_a_row_of_metrics_is_shown_everywhere(tmp_path, monkeypatch):
     """A metric more is one more row of `METRICS`, and nothing else."""
     lowest = metrics.Metric("image", "lowest", "lowest score", lambda _, scores: scores.min(), True)
+    half = metrics.Metric("pixel", "half", "half a pixel", lambda *_: 0.5)
+    rows = (*metrics.METRICS, lowest, half)
     for module in (metrics, summary, run, comparison_tables):
-        monkeypatch.setattr(module, "METRICS", (*metrics.METRICS, lowest))
+        monkeypatch.setattr(module, "METRICS", rows)
     scored = scored_set()
     value = float(scored.scores.min())
     results = results_of(scored) | {"threshold": {"statement": []}, "at_threshold": {}}
     assert results["image"]["lowest"] == value  # as results.json has it
-    assert f"lowest score {value:.3f}" in summary.summary(results)
+    assert summary.summary(results).count(f"lowest score {value:.3f}") == 1
     own = {"own_one": 0.25, "own_none": None}
     write(tmp_path, scored, own=own)
     page = Page(tmp_path / "index.html")
     assert next(row for row in page.rows if row[0] == "score")[-1] == "lowest score"
     assert next(row for row in page.rows if row[0] == "image score")[-1] == f"{value:.4f}"
+    header = next(row for row in page.rows if row[0] == "resolution")
+    assert header[-3:] == ["AU-PRO", "up to a false-positive rate of", "half a pixel"]
     assert ["own one", "0.25"] in page.rows and ["own none", "–"] in page.rows
-    assert model_card._metrics(results | {"own": own})[3:4] == [("image lowest", f"{value:.3f}")]
+    trial = model_card.Trial(5, {}, 0.0)
+    options = {"image_size": SIDE, "trial": trial, "without_onnx": "", "files": []}
+    card = model_card.card_text(results | {"own": own}, [], **options).splitlines()
+    assert card.count(f"| image lowest | {value:.3f} |") == 1
+    assert "| pixel half | 0.500 |" in card
+    assert "| own own one | 0.250 |" in card and "| own own none | - |" in card
     compared = SimpleNamespace(results={"own": own})
     headings = [column.heading for column in comparison_tables.columns_of([compared])]
-    assert headings[3] == "lowest score" and headings[-2:] == ["own one", "own none"]
+    assert headings[3] == "lowest score" and "lowest score" not in headings[4:]
+    assert headings[-3:] == ["half a pixel", "own one", "own none"]

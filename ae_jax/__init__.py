@@ -1,4 +1,4 @@
-"""Autoencoders that learn to reconstruct normal images: the original convolutional one, and those of
+"""Autoencoders that learn to reconstruct normal images: the original one and its relatives.
 
 Bergmann, Löwe, Fauser, Sattlegger, Steger, "Improving Unsupervised Defect Segmentation by Applying
 Structural Similarity to Autoencoders", VISAPP 2019, arXiv 1807.02011.

@@ -43,8 +43,8 @@ class ConvolutionalAutoencoder(nn.Module):
 
     4x4 convolutions of stride 2, one for each entry of `features`, a dense layer, and their mirror:
     nearest-neighbour upsampling with a 3x3 convolution, or with `transposed` 4x4 transposed
-    convolutions. The original settings give size, latent and training but no layers: widths and depth are our
-    reconstruction (4x4 pixels remain of 256).
+    convolutions. The original settings give size, latent and training but no layers: widths and
+    depth are our reconstruction (4x4 pixels remain of 256).
     """
 
     latent: int = 1024

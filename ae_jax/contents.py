@@ -23,7 +23,7 @@ def contents(
     kind_rng, made_rng, own_rng, affine_rng, which_rng, colour_rng = jax.random.split(rng, 6)
     kinds = _TEXTURE if textures is None else _TEXTURE + 1
     kind = integers(kind_rng, placed.half.shape, 0, kinds)
-    made = _procedural(made_rng, images.shape, placed, jnp.minimum(kind, 4))
+    procedural = _procedural(made_rng, images.shape, placed, jnp.minimum(kind, 4))
     own, elsewhere = _deformed(own_rng, placed), _affine(affine_rng, images.shape, placed)
     other_rng, texture_rng = jax.random.split(which_rng)
     everyones = parallel.gather(images)
@@ -40,7 +40,7 @@ def contents(
         scale = textures.shape[1] / images.shape[1]
         foreign = where(_TEXTURE, _sample(textures, which, scale * elsewhere) / 127.5 - 1, sampled)
     recoloured = where(_OWN, sampled, _recolour(colour_rng, foreign))
-    return jnp.where((kind >= _OWN)[..., None, None, None], recoloured, made)
+    return jnp.where((kind >= _OWN)[..., None, None, None], recoloured, procedural)
 
 
 def _procedural(

@@ -105,8 +105,10 @@ def restored(
     def score(variables: Variables, images: jax.Array) -> Score:
         output, _ = reconstruct(network, variables, images, train=False)
         residual_map = residuals.squared(images, output.reconstructions)
-        made = of_map(residual_map, smoothing, {"top": top})
-        return made._replace(image=made.terms[image_score], reconstruction=output.reconstructions)
+        scored = of_map(residual_map, smoothing, {"top": top})
+        return scored._replace(
+            image=scored.terms[image_score], reconstruction=output.reconstructions
+        )
 
     return score
 

@@ -81,8 +81,8 @@ def _stage(config: Any, num_train: int, network: nn.Module, corrupt: CorruptFn, 
     image = jnp.zeros((1, side, side, 3))
 
     def init(rng: jax.Array, variables: Variables) -> TrainState:
-        made = network.init(rng, image)
-        networks = {"autoencoder": made, "averaged": jax.tree.map(jnp.copy, made)}
+        initial = network.init(rng, image)
+        networks = {"autoencoder": initial, "averaged": jax.tree.map(jnp.copy, initial)}
         return init_state(networks, {"autoencoder": optimizer})
 
     def step(state: TrainState, images: jax.Array, rng: jax.Array) -> tuple[TrainState, Metrics]:

@@ -65,8 +65,8 @@ def _check_images(config: ConfigDict) -> list[str]:
     warnings, problems = list(report.warnings), list(report.problems)
     try:
         rate = require_judgement(config).false_alarm_rate
-        if said := threshold.shortfall(rate, count):
-            warnings.append(said)
+        if shortfall := threshold.shortfall(rate, count):
+            warnings.append(shortfall)
         else:
             lowest, asked = threshold.percent(1 / (count + 1)), threshold.percent(rate)
             print(

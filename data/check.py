@@ -154,10 +154,10 @@ def _table(images: Sequence[UsedImage], split: tuple[int, float]) -> Iterator[st
     for folder, inside in groupby(sorted(images, key=place), place):
         members = list(inside)
         counts = Counter(image.use for image in members)
-        said = [f"{counts[use]} {name}" for use, name in uses.items() if counts[use]]
+        parts = [f"{counts[use]} {name}" for use, name in uses.items() if counts[use]]
         if masks := sum(image.has_mask for image in members):
-            said.append(f"{masks} masks")
-        yield f"  {one_line(folder)}: {len(members)} images: {', '.join(said)}"
+            parts.append(f"{masks} masks")
+        yield f"  {one_line(folder)}: {len(members)} images: {', '.join(parts)}"
 
 
 def _sizes(sizes: Sequence[tuple[int, int]], image_size: int) -> Iterator[str]:

@@ -46,16 +46,16 @@ def find(pattern: str) -> list[str]:
     """
     path = Path(os.path.expanduser(pattern))
     exists = bool(pattern) and os.path.lexists(path)
-    found: set[str] = set()
+    paths: set[str] = set()
     for match in [path] if exists else _matches(path):
         if not os.path.isdir(match):
-            found.add(str(match))
+            paths.add(str(match))
         elif exists or not os.path.islink(match):  # a symlink may lead in circles
-            found.update(map(str, images_of(match)))
+            paths.update(map(str, images_of(match)))
         else:
             logging.warning("%s: a symlink to a folder is not followed", match)
-    if found:
-        return sorted(found)
+    if paths:
+        return sorted(paths)
     if exists:
         raise ValueError(f"{str(path)!r} holds no {KINDS} file: name a folder or file of images")
     raise ValueError(

@@ -54,13 +54,15 @@ class Files(NamedTuple):
 class Fault(NamedTuple):
     """What is wrong with where files lie, or with how they are called."""
 
-    said: str  # one line about all of them, with the way out
+    message: str  # one line about all of them, with the way out
     files: Sequence[Path] = ()  # which, where it is about files
     reason: str = ""  # of each
 
     def lines(self) -> list[str]:
         """One a file, or one."""
-        return [f"{one_line(path)}: {self.reason}" for path in self.files] or [one_line(self.said)]
+        return [f"{one_line(path)}: {self.reason}" for path in self.files] or [
+            one_line(self.message)
+        ]
 
 
 class Survey(NamedTuple):
@@ -73,7 +75,7 @@ class Survey(NamedTuple):
 def require_sound(survey: Survey) -> Files:
     """The files. Raises ValueError: the first fault, if there is one."""
     if survey.faults:
-        raise ValueError(survey.faults[0].said)
+        raise ValueError(survey.faults[0].message)
     return survey.files
 
 
@@ -119,8 +121,8 @@ def survey_layout(root: str | os.PathLike, category: str, *, test: bool = True) 
     folder = _category_folder(root, category)
     good = folder / "train" / "good"
     train = [_sample(path, folder, {}) for path in _images_in(good)]
-    said = f"No training images: {good} holds no {KINDS} file; put the normal images there"
-    faults = [] if train else [Fault(said)]
+    message = f"No training images: {good} holds no {KINDS} file; put the normal images there"
+    faults = [] if train else [Fault(message)]
     if not test:
         return Survey(Files(train, []), faults)
     masks = _images_below(folder / "ground_truth")
@@ -169,16 +171,16 @@ def _sample(path: Path, folder: Path, masks: dict[tuple[str, str], Path]) -> Sam
 def _faults_of_masks(masks: Sequence[Path], samples: Sequence[Sample]) -> list[Fault]:
     faults = []
     uses = Counter(sample.mask for sample in samples)
-    if unused := [path for path in masks if not uses[path]]:
+    if orphans := [path for path in masks if not uses[path]]:
         remedy = (
             "test/<defect>/<id>.png has the mask ground_truth/<defect>/<id>_mask.png: rename or "
             "remove"
         )
-        said = f"Masks that belong to no image: {', '.join(map(str, unused))}; {remedy} them"
-        faults.append(Fault(said, unused, f"a mask of no image; {remedy} it"))
+        message = f"Masks that belong to no image: {', '.join(map(str, orphans))}; {remedy} them"
+        faults.append(Fault(message, orphans, f"a mask of no image; {remedy} it"))
     if shared := [path for path in masks if uses[path] > 1]:
-        said = f"Masks of several images: {', '.join(map(str, shared))}; rename the images"
-        faults.append(Fault(said, shared, "a mask of several images: rename the images"))
+        message = f"Masks of several images: {', '.join(map(str, shared))}; rename the images"
+        faults.append(Fault(message, shared, "a mask of several images: rename the images"))
     return faults
 
 
@@ -222,8 +224,8 @@ def survey_folder(folder: str | os.PathLike, *, test: bool = True, warn: bool = 
             faults.insert(0, _beside(root, beside))
     elif bad.is_dir():
         train = images_of(root, skip=(bad,), warn=warn)
-        said = f"{root} has a folder bad/ and none good/: move the good images to good/"
-        faults.insert(0, Fault(said))
+        message = f"{root} has a folder bad/ and none good/: move the good images to good/"
+        faults.insert(0, Fault(message))
     else:
         _refuse_mvtec_ad(root)
         train = images_of(root, warn=warn)
@@ -281,20 +283,20 @@ def _faults_of_good(root: Path, good: Path, images: Sequence[Path]) -> list[Faul
     if not doubtful:
         return []
     remedy = f"{root / 'bad'} (and the good ones to good/), or remove"
-    said = (
+    message = (
         f"{len(doubtful)} images would be taken for good ones in spite of their folder: move "
         f"them to {remedy} them: {_some(root, doubtful)}"
     )
     reason = f"would be taken for a good one in spite of its folder: move it to {remedy} it"
-    return [Fault(said, doubtful, reason)]
+    return [Fault(message, doubtful, reason)]
 
 
 def _beside(root: Path, images: Sequence[Path]) -> Fault:
-    said = (
+    message = (
         f"{len(images)} images of {root} are neither in good/ nor in bad/: move or remove "
         f"{_some(root, images)}"
     )
-    return Fault(said, images, "neither in good/ nor in bad/: move or remove it")
+    return Fault(message, images, "neither in good/ nor in bad/: move or remove it")
 
 
 def _some(root: Path, paths: Sequence[Path]) -> str:

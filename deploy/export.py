@@ -84,8 +84,8 @@ def write_export(
         for name, content in {**files, CARD: card}.items():
             (folder / name).write_text(content, encoding="utf-8")
         _write_sums(epath.Path(folder))
-    told = ", ".join(f"{name} {value:.1e}" for name, value in trial.differences.items())
-    logging.info("Largest relative difference of %d scores: %s.", trial.images, told)
+    differences = ", ".join(f"{name} {value:.1e}" for name, value in trial.differences.items())
+    logging.info("Largest relative difference of %d scores: %s.", trial.images, differences)
     if trial.alone > TOLERANCE:
         logging.warning(
             "An image scored alone gets a score that differs by %.1e from the one among others: "

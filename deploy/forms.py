@@ -41,8 +41,8 @@ def scoring(method: Method) -> Scoring:
     """The method's score as a function of what a file holds and a decoder gives."""
 
     def score(weights: Weights, images: jax.Array) -> dict[str, jax.Array]:
-        found = method.score(unflatten_dict(weights, sep="/"), scaled(images))
-        return {"score": found.image, "map": found.map}
+        result = method.score(unflatten_dict(weights, sep="/"), scaled(images))
+        return {"score": result.image, "map": result.map}
 
     return score
 
@@ -83,8 +83,8 @@ def read_stablehlo(folder: Path) -> Form:
     weights, call = load_file(folder / WEIGHTS), jax.jit(exported.call)
 
     def form(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        found = jax.device_get(call(weights, images))
-        return found["score"], found["map"]
+        result = jax.device_get(call(weights, images))
+        return result["score"], result["map"]
 
     return form
 
@@ -102,8 +102,8 @@ def write_onnx(
         return f"without {' and '.join(missing)}: pip install -r requirements-onnx.txt"
 
     def positional(images: jax.Array) -> tuple[jax.Array, jax.Array]:
-        found = score(weights, images)
-        return found["score"], found["map"]
+        result = score(weights, images)
+        return result["score"], result["map"]
 
     try:
         with _silenced(), jax.disable_jit(not loops):

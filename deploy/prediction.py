@@ -147,9 +147,9 @@ def predict_all(
             lines.flush()
             bar.update(len(photos))
             if bar.disable:
-                said = (counts.total(), total, counts[DEFECTIVE], counts[UNREADABLE])
+                values = (counts.total(), total, counts[DEFECTIVE], counts[UNREADABLE])
                 text = "%d of %d images: %d defective, %d unreadable"
-                logging.log_every_n_seconds(logging.INFO, text, _SILENCE, *said)
+                logging.log_every_n_seconds(logging.INFO, text, _SILENCE, *values)
     return counts
 
 

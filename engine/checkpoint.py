@@ -65,8 +65,8 @@ class Checkpoints:
           ValueError: checkpoints were saved and none is whole.
           FileNotFoundError: this process does not see what the main one does.
         """
-        found = newest_step(self._workdir, self._stage) if parallel.is_main() else None
-        step = hosts.from_main(-1 if found is None else found)
+        newest = newest_step(self._workdir, self._stage) if parallel.is_main() else None
+        step = hosts.from_main(-1 if newest is None else newest)
         if step < 0:
             return fresh
         folder = folder_of(self._workdir, self._stage) / str(step)
@@ -210,8 +210,8 @@ def _require_space(folder: epath.Path, arrays: TrainState) -> None:
 
 def _reason(error: Exception) -> str:
     """Some words of an error that may have a thousand."""
-    if found := re.search(r"os_error_code='(\d+)'", str(error)):
-        return os.strerror(int(found[1]))
+    if code := re.search(r"os_error_code='(\d+)'", str(error)):
+        return os.strerror(int(code[1]))
     return (" ".join(str(error).split()) or type(error).__name__)[:200]
 
 

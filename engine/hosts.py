@@ -144,8 +144,8 @@ def require_same(text: str, what: str) -> None:
     if count == 1:
         return
     digest = np.frombuffer(hashlib.sha256(text.encode()).digest(), np.uint8)
-    found = multihost_utils.process_allgather(digest)
-    others = [i for i in range(count) if (found[i] != found[0]).any()]
+    digests = multihost_utils.process_allgather(digest)
+    others = [i for i in range(count) if (digests[i] != digests[0]).any()]
     if others:
         raise ValueError(
             f"process {others[0]} of {count} has not {what} of process 0: start the same command, "

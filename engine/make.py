@@ -36,14 +36,14 @@ def resolve(name: str) -> Any:
     """
     try:
         allowed = _may_be_named(name.partition(":")[0])
-        found = pkgutil.resolve_name(name) if allowed else None
+        target = pkgutil.resolve_name(name) if allowed else None
     except (ImportError, AttributeError, TypeError, ValueError) as error:
         raise ValueError(f"fn={name!r} names nothing ('module:attribute'): {error}") from error
-    origin = found
+    origin = target
     while isinstance(origin, functools.partial):
         origin = origin.func
     # A module holds also what it imports, such as `os`.
-    if callable(found):
+    if callable(target):
         allowed = _may_be_named(getattr(origin, "__module__", None) or "builtins")
     if not allowed:
         raise ValueError(
@@ -52,7 +52,7 @@ def resolve(name: str) -> Any:
             "site-packages and workdirs: name a function of your own that calls it, in a file of a "
             "folder on PYTHONPATH"
         )
-    return found
+    return target
 
 
 def _may_be_named(module: str) -> bool:

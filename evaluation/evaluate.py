@@ -64,7 +64,7 @@ def evaluate_test_set(
     """
     threshold.require_count(len(held_out.images))
     normal = score_to_disk(scorer, batches(held_out.images, batch_size), batch_size, workdir)
-    found = threshold.calibrate(normal.image, normal.map, false_alarm_rate)
+    calibrated = threshold.calibrate(normal.image, normal.map, false_alarm_rate)
     # Without test images there are none of everything, and the metrics say why they are absent.
     score = jax.tree.map(itemgetter(slice(0)), normal)
     start = time.perf_counter()  # the scorer was compiled for the held-out images
@@ -75,8 +75,8 @@ def evaluate_test_set(
     results = {
         **about,
         **_metrics(test, score, pixel_size, workdir),
-        "threshold": _told(found, network),
-        "at_threshold": threshold.rates(found, test.labels, test.defects, score.image),
+        "threshold": _threshold_content(calibrated, network),
+        "at_threshold": threshold.rates(calibrated, test.labels, test.defects, score.image),
         "steps": {line["stage"]: line["step"] for line in history},
         "seconds": {line["stage"]: round(line["seconds"], 1) for line in history},
         "seconds_per_image": seconds / len(test.images) if len(test.images) else None,
@@ -92,7 +92,7 @@ def evaluate_test_set(
         results["official"] = official.official_metrics(
             test.masks, test.labels, score.map, test.sizes, folder=workdir
         )
-    return Evaluation(results, scored, normal, found, history)
+    return Evaluation(results, scored, normal, calibrated, history)
 
 
 def _metrics(test: Images, score: Any, pixel_size: int, workdir: str) -> dict[str, Any]:
@@ -108,9 +108,9 @@ def _metrics(test: Images, score: Any, pixel_size: int, workdir: str) -> dict[st
     }
 
 
-def _told(found: Threshold, network: Mapping[str, Any]) -> dict[str, Any]:
+def _threshold_content(calibrated: Threshold, network: Mapping[str, Any]) -> dict[str, Any]:
     """What results.json says of the threshold: all but the scores that it comes from."""
-    content = threshold.content(found, network)
+    content = threshold.content(calibrated, network)
     content["held_out"] = len(content.pop("calibration_scores"))
     return content
 

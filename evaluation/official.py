@@ -103,9 +103,9 @@ def official_metrics(
         for values, (height, width) in zip(maps, sizes, strict=True)
     ]
     image = metrics.image_metrics(labels, np.array(highest))
-    reasons = [found["reason"] for found in (pixel, image) if "reason" in found]
-    said = {"au_pro": pixel["au_pro"], "classification_au_roc": image["auroc"]}
-    return said | ({"reason": "; ".join(reasons)} if reasons else {})
+    reasons = [each["reason"] for each in (pixel, image) if "reason" in each]
+    shortened = {"au_pro": pixel["au_pro"], "classification_au_roc": image["auroc"]}
+    return shortened | ({"reason": "; ".join(reasons)} if reasons else {})
 
 
 def official_command(root: str, workdir: str, category: str) -> str:

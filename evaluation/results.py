@@ -1,4 +1,4 @@
-"""Finished workdirs, read back, and which of them may be compared.
+"""What an evaluation leaves in a workdir: written, read back, and which workdirs may be compared.
 
 `N` test images in the order of scores.csv, `H` x `W` pixels as the method sees them. Scores and
 maps: higher = more anomalous.
@@ -17,6 +17,7 @@ import numpy as np
 
 from data.decoded import Images
 from engine.workdir import CONFIG_FILE, Facts, read_facts
+from evaluation.metrics import METRICS
 from evaluation.threshold import Threshold, write_threshold
 from storage.files import as_text, write_json, write_npz, write_text
 from storage.rows import Stack
@@ -25,20 +26,104 @@ RESULTS_FILE = "results.json"
 SCORES_FILE = "scores.csv"
 PREDICTIONS_FILE = "predictions.npz"
 _COLUMNS = ("path", "defect", "label", "score")
-_IN_CONFIG = (
-    *("name", "seed", "evaluation.pixel_size"),
-    *("data.category", "data.image_size"),
-)
-_METRICS = ("auroc", "average_precision", "prevalence")
-_IN_RESULTS = (
-    "per_defect",
-    *(f"image.{name}" for name in _METRICS),
-    *(f"pixel.{name}" for name in (*_METRICS, "au_pro", "resolution")),
-)
+_IN_CONFIG = ("name", "seed", "evaluation.pixel_size", "data.category", "data.image_size")
+_IN_RESULTS = ("per_defect", "pixel.resolution", *(f"{row.kind}.{row.name}" for row in METRICS))
 # What of a config does not make it another one: the seed, the category and its images, where they
 # lie, how a run is watched and judged. The image size and the split do make another one.
 _FREE = ("seed", "evaluation", "every")
 _FREE_DATA = ("category", "root", "prepared", "resident")
+
+
+class Scored(NamedTuple):
+    """The test images and what a method said about them, in one order."""
+
+    paths: Sequence[str]  # N, as the reader knows the images
+    defects: Sequence[str]  # N, 'good' or the defect's type
+    labels: np.ndarray  # int [N], 1 = defective
+    images: Stack  # uint8 [N, H, W, 3]
+    masks: Sequence[np.ndarray | None]  # N of bool [h, w], all False for good; None: missing
+    scores: np.ndarray  # float [N]
+    terms: Mapping[str, np.ndarray]  # the parts of the score: float [N] each
+    maps: Stack  # float32 [N, H, W]
+    reconstructions: Stack | None  # uint8 [N, H, W, 3]
+
+
+def write_scores(
+    path: str,
+    *,
+    paths: Sequence[str],
+    defects: Sequence[str],
+    labels: np.ndarray,
+    scores: np.ndarray,
+    terms: Mapping[str, np.ndarray],
+) -> None:
+    """Writes one row per image: path, defect, label, score, then the terms of the score.
+
+    Numbers are written so that reading them gives the same bits. A path or defect that a
+    spreadsheet would take for a formula gets an apostrophe in front.
+
+    Raises:
+      ValueError: the columns differ in length; nothing is written.
+    """
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["path", "defect", "label", "score", *terms])
+    numbers = [scores, *terms.values()]
+    for name, defect, label, *values in zip(paths, defects, labels, *numbers, strict=True):
+        row = [repr(float(value)) for value in values]
+        writer.writerow([as_text(name), as_text(defect), int(label), *row])
+    write_text(path, text.getvalue())
+
+
+class Evaluation(NamedTuple):
+    """What came out of an evaluation."""
+
+    results: dict[str, Any]  # what results.json holds
+    scored: Scored  # the test set
+    held_out: Scored  # the good images that set the threshold
+    threshold: Threshold
+    history: list[dict[str, Any]]  # the lines of metrics.jsonl
+
+
+def scored_images(images: Images, score: Any) -> Scored:
+    """The images beside their scores; training images have no masks."""
+    masks = images.masks if len(images.masks) else [None] * len(images.images)
+    return Scored(
+        paths=images.paths,
+        defects=images.defects,
+        labels=images.labels,
+        images=images.images,
+        masks=masks,
+        scores=score.image,
+        terms=score.terms,
+        maps=score.map,
+        reconstructions=score.reconstruction,
+    )
+
+
+def write_results(workdir: str, evaluation: Evaluation, network: Mapping[str, Any]) -> None:
+    """Writes threshold.json, scores.csv, results.json and predictions.npz into `workdir`.
+
+    `network` says which networks and score these are.
+    """
+    scored = evaluation.scored
+    write_threshold(workdir, evaluation.threshold, network)
+    write_scores(
+        os.path.join(workdir, SCORES_FILE),
+        paths=scored.paths,
+        defects=scored.defects,
+        labels=scored.labels,
+        scores=scored.scores,
+        terms=scored.terms,
+    )
+    write_json(os.path.join(workdir, RESULTS_FILE), evaluation.results)
+    arrays: dict[str, Any] = {
+        "maps": scored.maps,
+        "map_max": np.float32(evaluation.threshold.map_max),
+    }
+    if scored.reconstructions is not None:
+        arrays["reconstructions"] = scored.reconstructions
+    write_npz(os.path.join(workdir, PREDICTIONS_FILE), arrays)
 
 
 class Run(NamedTuple):
@@ -157,28 +242,38 @@ def read_predictions(run: Run) -> Predictions:
             open(os.path.join(run.workdir, PREDICTIONS_FILE), "rb") as file,
             np.load(file, allow_pickle=False) as arrays,
         ):
-            made = arrays.get("reconstructions", None)
-            found = Predictions(arrays["maps"], made, float(arrays["map_max"]))
+            reconstructions = arrays.get("reconstructions", None)
+            predictions = Predictions(arrays["maps"], reconstructions, float(arrays["map_max"]))
     except (ValueError, TypeError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         _damaged(run.workdir, PREDICTIONS_FILE, error)
     count = len(run.paths)
-    if found.maps.ndim != 3 or len(found.maps) != count or not np.isfinite(found.maps).all():
+    if (
+        predictions.maps.ndim != 3
+        or len(predictions.maps) != count
+        or not np.isfinite(predictions.maps).all()
+    ):
         _damaged(
             run.workdir,
             PREDICTIONS_FILE,
-            f"{found.maps.shape} maps, {count} images in {SCORES_FILE}",
+            f"{predictions.maps.shape} maps, {count} images in {SCORES_FILE}",
         )
-    if made is not None and (made.dtype != np.uint8 or made.shape[3:] != (3,)):
-        _damaged(run.workdir, PREDICTIONS_FILE, f"reconstructions are {made.dtype} {made.shape}")
-    if made is not None and len(made) != count:
+    if reconstructions is not None and (
+        reconstructions.dtype != np.uint8 or reconstructions.shape[3:] != (3,)
+    ):
         _damaged(
             run.workdir,
             PREDICTIONS_FILE,
-            f"{len(made)} reconstructions, {count} images in {SCORES_FILE}",
+            f"reconstructions are {reconstructions.dtype} {reconstructions.shape}",
         )
-    if not (np.isfinite(found.map_max) and found.map_max > 0):
-        _damaged(run.workdir, PREDICTIONS_FILE, f"map_max is {found.map_max}")
-    return found
+    if reconstructions is not None and len(reconstructions) != count:
+        _damaged(
+            run.workdir,
+            PREDICTIONS_FILE,
+            f"{len(reconstructions)} reconstructions, {count} images in {SCORES_FILE}",
+        )
+    if not (np.isfinite(predictions.map_max) and predictions.map_max > 0):
+        _damaged(run.workdir, PREDICTIONS_FILE, f"map_max is {predictions.map_max}")
+    return predictions
 
 
 def config_key(run: Run) -> str:
@@ -186,95 +281,3 @@ def config_key(run: Run) -> str:
     config = {name: value for name, value in run.config.items() if name not in _FREE}
     data = {name: value for name, value in config["data"].items() if name not in _FREE_DATA}
     return json.dumps(config | {"data": data}, sort_keys=True)
-
-
-class Scored(NamedTuple):
-    """The test images and what a method said about them, in one order."""
-
-    paths: Sequence[str]  # N, as the reader knows the images
-    defects: Sequence[str]  # N, 'good' or the defect's type
-    labels: np.ndarray  # int [N], 1 = defective
-    images: Stack  # uint8 [N, H, W, 3]
-    masks: Sequence[np.ndarray | None]  # N of bool [h, w], all False for good; None: missing
-    scores: np.ndarray  # float [N]
-    terms: Mapping[str, np.ndarray]  # the parts of the score: float [N] each
-    maps: Stack  # float32 [N, H, W]
-    reconstructions: Stack | None  # uint8 [N, H, W, 3]
-
-
-def write_scores(
-    path: str,
-    *,
-    paths: Sequence[str],
-    defects: Sequence[str],
-    labels: np.ndarray,
-    scores: np.ndarray,
-    terms: Mapping[str, np.ndarray],
-) -> None:
-    """Writes one row per image: path, defect, label, score, then the terms of the score.
-
-    Numbers are written so that reading them gives the same bits. A path or defect that a
-    spreadsheet would take for a formula gets an apostrophe in front.
-
-    Raises:
-      ValueError: the columns differ in length; nothing is written.
-    """
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["path", "defect", "label", "score", *terms])
-    numbers = [scores, *terms.values()]
-    for name, defect, label, *values in zip(paths, defects, labels, *numbers, strict=True):
-        row = [repr(float(value)) for value in values]
-        writer.writerow([as_text(name), as_text(defect), int(label), *row])
-    write_text(path, text.getvalue())
-
-
-class Evaluation(NamedTuple):
-    """What came out of an evaluation."""
-
-    results: dict[str, Any]  # what results.json holds
-    scored: Scored  # the test set
-    held_out: Scored  # the good images that set the threshold
-    threshold: Threshold
-    history: list[dict[str, Any]]  # the lines of metrics.jsonl
-
-
-def scored_images(images: Images, score: Any) -> Scored:
-    """The images beside their scores; training images have no masks."""
-    masks = images.masks if len(images.masks) else [None] * len(images.images)
-    return Scored(
-        paths=images.paths,
-        defects=images.defects,
-        labels=images.labels,
-        images=images.images,
-        masks=masks,
-        scores=score.image,
-        terms=score.terms,
-        maps=score.map,
-        reconstructions=score.reconstruction,
-    )
-
-
-def write_results(workdir: str, evaluation: Evaluation, network: Mapping[str, Any]) -> None:
-    """Writes threshold.json, scores.csv, results.json and predictions.npz into `workdir`.
-
-    `network` says which networks and score these are.
-    """
-    scored = evaluation.scored
-    write_threshold(workdir, evaluation.threshold, network)
-    write_scores(
-        os.path.join(workdir, SCORES_FILE),
-        paths=scored.paths,
-        defects=scored.defects,
-        labels=scored.labels,
-        scores=scored.scores,
-        terms=scored.terms,
-    )
-    write_json(os.path.join(workdir, RESULTS_FILE), evaluation.results)
-    arrays: dict[str, Any] = {
-        "maps": scored.maps,
-        "map_max": np.float32(evaluation.threshold.map_max),
-    }
-    if scored.reconstructions is not None:
-        arrays["reconstructions"] = scored.reconstructions
-    write_npz(os.path.join(workdir, PREDICTIONS_FILE), arrays)

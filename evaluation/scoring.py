@@ -45,13 +45,15 @@ def score_to_disk(scorer: Scorer, batches: Iterable[np.ndarray], size: int, fold
       ValueError: there is no image.
       OSError: the disk is full.
     """
-    maps, made, small = rows.temporary(folder), rows.temporary(folder), []
+    maps, reconstructions, scores = rows.temporary(folder), rows.temporary(folder), []
     for score in _scores(scorer, batches, size):
         maps.append(score.map)
         for image in () if score.reconstruction is None else score.reconstruction:
-            made.append(to_pixels(image)[None])
-        small.append(score._replace(map=None, reconstruction=None))
-    return _joined(small)._replace(map=maps, reconstruction=made if len(made) else None)
+            reconstructions.append(to_pixels(image)[None])
+        scores.append(score._replace(map=None, reconstruction=None))
+    return _joined(scores)._replace(
+        map=maps, reconstruction=reconstructions if len(reconstructions) else None
+    )
 
 
 def _scores(scorer: Scorer, batches: Iterable[np.ndarray], size: int) -> Iterator[Any]:

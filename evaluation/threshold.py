@@ -239,12 +239,12 @@ def read_threshold(workdir: str, network: Mapping[str, Any]) -> Threshold:
         if not np.isfinite([*numbers, *scores]).all() or list(scores) != sorted(scores):
             raise ValueError("its numbers make no sense")
         interval = tuple(fields.pop("interval"))
-        found = Threshold(**fields, interval=interval, calibration_scores=scores)
+        threshold = Threshold(**fields, interval=interval, calibration_scores=scores)
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path} is damaged ({error!r}): {remedy} again") from error
     if content.get("network") != json.loads(json.dumps(network)):
         raise ValueError(f"{path} was made with other networks or another score: {remedy} again")
-    return found
+    return threshold
 
 
 SCALE = 3.0  # the top of the scale over the highest value of good images: they stay dark

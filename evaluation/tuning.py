@@ -55,22 +55,24 @@ def rank_candidates(
     """
     corrupt = jax.jit(tuning.corrupt)
     drawn = [jax.device_get(corrupt(jax.random.key(draw), images)) for draw in range(draws)]
-    defects = [_visible(made, mask, images) for made, mask in drawn]
+    defects = [_visible(corrupted, mask, images) for corrupted, mask in drawn]
     scores = jax.jit(tuning.scores)
-    found: list[Candidate] = []
+    candidates: list[Candidate] = []
     for name, variables in networks.items():
         good = jax.device_get(scores(variables, images))
-        bad = [jax.device_get(scores(variables, made)) for made, _ in drawn]
+        bad = [jax.device_get(scores(variables, corrupted)) for corrupted, _ in drawn]
         for setting in range(len(tuning.settings)):
-            mine = [score[setting] for score in bad]
-            found += _judge(name, setting, tuple(tuning.rules), good[setting], mine, defects)
+            defective = [score[setting] for score in bad]
+            candidates += _judge(
+                name, setting, tuple(tuning.rules), good[setting], defective, defects
+            )
     # Of equals the first stays first: the networks and settings come in order of preference.
-    return sorted(found, key=lambda candidate: -candidate.merit)
+    return sorted(candidates, key=lambda candidate: -candidate.merit)
 
 
-def _visible(made: np.ndarray, mask: np.ndarray, images: np.ndarray) -> np.ndarray:
+def _visible(corrupted: np.ndarray, mask: np.ndarray, images: np.ndarray) -> np.ndarray:
     """Where a defect can be seen: bool [N, H, W]."""
-    visible: np.ndarray = (mask > 0) & (np.abs(made - images).mean(axis=-1) > _VISIBLE)
+    visible: np.ndarray = (mask > 0) & (np.abs(corrupted - images).mean(axis=-1) > _VISIBLE)
     return visible
 
 
@@ -83,17 +85,17 @@ def _judge(
     defects: Sequence[np.ndarray],
 ) -> list[Candidate]:
     """The candidates of one setting, which differ in the image score alone."""
-    shown = np.concatenate([each.any(axis=(1, 2)) for each in defects])
-    if not shown.any():
+    visible = np.concatenate([each.any(axis=(1, 2)) for each in defects])
+    if not visible.any():
         raise ValueError("no made-up defect is visible: raise tuning.corruption.opacity")
     step = max(1, round(defects[0].shape[1] / _SIDE))
     pixels = np.concatenate([each[:, ::step, ::step].ravel() for each in defects])
     maps = np.concatenate([score.map[:, ::step, ::step].ravel() for score in bad])
     precision = float(metrics.average_precision_score(pixels, maps))
-    labels = np.repeat([0, 1], [len(good.image), shown.sum()])
+    labels = np.repeat([0, 1], [len(good.image), visible.sum()])
     candidates = []
     for rule in rules:
-        defective = np.concatenate([score.terms[rule] for score in bad])[shown]
+        defective = np.concatenate([score.terms[rule] for score in bad])[visible]
         auroc = float(metrics.roc_auc_score(labels, np.concatenate([good.terms[rule], defective])))
         candidates.append(Candidate(network, setting, rule, auroc, precision))
     return candidates

@@ -17,7 +17,7 @@ from evaluation.scoring import restore
 
 
 def tune(config: ConfigDict, workdir: str) -> dict[str, Any]:
-    """Chooses network and score on held-out normal images with made-up defects.
+    """Chooses network and score on calibration images with made-up defects.
 
     Writes `workdir/tuning.json`, where evaluation finds it. A network is trained for each weight
     of the loss in `config.tuning.corrupted_weights` besides the own one, in `workdir/tuning/`; an
@@ -46,16 +46,16 @@ def tune(config: ConfigDict, workdir: str) -> dict[str, Any]:
     networks = {
         name: restore(method, os.path.join(workdir, folder))[0] for name, folder in folders.items()
     }
-    held_out = splits.calibration.images
+    images = splits.calibration.images
     ranked = tuning.rank_candidates(
         networks,
         method.tuning,
-        next(pipeline.eval_batches(held_out, len(held_out))),
+        next(pipeline.eval_batches(images, len(images))),
         draws=config.tuning.draws,
     )
     why = (
         "largest mean of image AUROC and pixel average precision, on "
-        f"{config.tuning.draws} made-up defects in each of {len(held_out)} held-out normal images; "
+        f"{config.tuning.draws} made-up defects in each of {len(images)} held-out normal images; "
         "no test image was seen"
     )
     content = tuning.write_tuning(workdir, ranked, method.tuning, folders, why)

@@ -54,8 +54,8 @@ def load_splits(
     copy is one `.npz` of the resized images in `data_dir/decoded/`; that of other files is made
     anew.
 
-    Of the good images in a `folder` with bad/ (data/scan.py), as many again as are held out are
-    tested with, and not trained on: a threshold is judged on images that it does not come from.
+    Of the good images in a `folder` with bad/ (data/scan.py), as many again as calibration takes
+    are tested with, and not trained on: a threshold is judged on images that it does not come from.
 
     Args:
       category: one of the 15, or any folder of the same layout under `root`; with `folder`, the
@@ -65,7 +65,7 @@ def load_splits(
       image_size: the side to which images are resized (antialiased, as Pillow's BILINEAR).
       calibration: the share of the training images held out, chosen by `seed`; at least one if it
         is not 0, never all.
-      seed: of the held-out images, and of the good test images of a `folder`.
+      seed: of the calibration images, and of the good test images of a `folder`.
       data_dir: where the copy goes.
       test: whether to read the test set. Without it no file of test/, ground_truth/ and bad/ is
         listed or opened; a copy of all files can then neither be checked nor made, so that the
@@ -97,7 +97,7 @@ def load_splits(
 
 
 def require_numbers(image_size: int, calibration: float) -> None:
-    """Raises ValueError for a size or a share of held-out images that makes no sense."""
+    """Raises ValueError for a size or a share of calibration images that makes no sense."""
     if image_size < 1 or not 0 <= calibration < 1:
         raise ValueError(
             f"image_size {image_size} must be at least 1, calibration {calibration} in [0, 1)"

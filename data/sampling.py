@@ -36,9 +36,9 @@ def scale(pixels: np.ndarray) -> np.ndarray:
 def split(
     seed: int, num_images: int, share: float, *, pick_test: bool
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Sorted indices of the images that are trained on, held out, and picked to be tested with.
+    """Sorted indices of the images for training, for calibration, and picked to be tested with.
 
-    With `pick_test` as many are picked as are held out, else none.
+    With `pick_test` as many are picked as are for calibration, else none.
 
     Raises:
       ValueError: with `pick_test`, the share leaves nothing to train on.
@@ -56,9 +56,9 @@ def split(
 
 
 def calibration_split(seed: int, num_images: int, share: float) -> tuple[np.ndarray, np.ndarray]:
-    """Sorted indices of the images that are trained on, and of those held out.
+    """Sorted indices of the images that are trained on, and of the calibration images.
 
-    At least one is held out if `share` is not 0, and never all.
+    At least one is for calibration if `share` is not 0, and never all.
     """
     order = np.random.default_rng((seed, _CALIBRATION)).permutation(num_images)
     count = min(max(round(num_images * share), 1), num_images - 1) if share else 0

@@ -60,7 +60,7 @@ def write_export(
       method: whose score is exported.
       variables: its networks.
       output: a folder that does not exist; its parents are made.
-      images: uint8 [N, S, S, 3], held-out calibration images, on which the forms are tried.
+      images: uint8 [N, S, S, 3], calibration images, on which the forms are tried.
       score_threshold: an image with a higher score is defective.
       files: name -> text of what else lies in the folder, such as 'threshold.json'.
       about: what the model card tells, with the keys of results.json; any may be missing.

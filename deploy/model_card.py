@@ -26,7 +26,7 @@ _FILES = {
 
 
 class Trial(NamedTuple):
-    """How the exported forms did on held-out good images."""
+    """How the exported forms did on calibration images."""
 
     images: int  # how many they were
     differences: Mapping[str, float]  # name of a form -> largest relative difference of a score

@@ -66,11 +66,11 @@ class Stage(NamedTuple):
     num_steps: int
     batch_dims: tuple[int, ...]  # of one step's images; the last is the global batch
     pictures: Callable[[Variables, jax.Array], Mapping[str, jax.Array]]
-    """(variables, held-out images [B, H, W, C]) -> name -> images to look at as training goes."""
+    """(variables, calibration images [B, H, W, C]) -> name -> images to look at in training."""
     checks: Callable[[Variables, jax.Array, jax.Array], Metrics] | None = None
-    """(variables, held-out images [B, H, W, C], rng) -> what can be told of the networks there."""
+    """(variables, calibration images [B, H, W, C], rng) -> what the networks are like there."""
     preview: Callable[[jax.Array, jax.Array], jax.Array] | None = None
-    """(held-out images [B, H, W, C], rng) -> 64 images: what the stage makes of its input."""
+    """(calibration images [B, H, W, C], rng) -> 64 images: what the stage makes of its input."""
 
 
 ScoreFn = Callable[[Variables, jax.Array], Score]

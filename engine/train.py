@@ -77,7 +77,7 @@ def train_stages(
       workdir: where checkpoints and logs go, and from where an interrupted run goes on.
       seed: of everything random.
       every: the periods of logging, saving and pictures, in steps.
-      examples: held-out normal images [N, H, W, C] for the pictures.
+      examples: calibration images [N, H, W, C] for the pictures.
 
     Raises:
       ValueError: a stage's batch does not divide over the devices.

@@ -29,7 +29,7 @@ _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "sci
 def evaluate_test_set(
     scorer: Scorer,
     test: Images,
-    held_out: Images,
+    calibration: Images,
     workdir: str,
     *,
     batches: Callable[[Any, int], Iterable[np.ndarray]],
@@ -41,13 +41,13 @@ def evaluate_test_set(
     own: Mapping[str, OwnMetric],
     official_metrics: bool = False,
 ) -> Evaluation:
-    """Scores the held-out and the test images, sets the threshold, and takes all metrics.
+    """Scores the calibration and the test images, sets the threshold, and takes all metrics.
 
     Args:
       scorer: of images in [-1, 1].
       test: the test set, which may be empty.
-      held_out: good images that training has not seen; they alone set the threshold and the maps'
-        colours.
+      calibration: good images that training has not seen; they alone set the threshold and the
+        maps' colours.
       workdir: the run's folder, from which steps and seconds are read; temporary files lie there.
       batches: (images, most in a batch) -> batches of them, float32 [B, H, W, 3] in [-1, 1].
       batch_size: so many images are scored at a time.
@@ -62,12 +62,12 @@ def evaluate_test_set(
       ValueError: fewer than two good images are held out, a rate that is none, or a score is not
         finite.
     """
-    threshold.require_count(len(held_out.images))
-    normal = score_to_disk(scorer, batches(held_out.images, batch_size), batch_size, workdir)
+    threshold.require_count(len(calibration.images))
+    normal = score_to_disk(scorer, batches(calibration.images, batch_size), batch_size, workdir)
     calibrated = threshold.calibrate(normal.image, normal.map, false_alarm_rate)
     # Without test images there are none of everything, and the metrics say why they are absent.
     score = jax.tree.map(itemgetter(slice(0)), normal)
-    start = time.perf_counter()  # the scorer was compiled for the held-out images
+    start = time.perf_counter()  # the scorer was compiled for the calibration images
     if len(test.images):
         score = score_to_disk(scorer, batches(test.images, batch_size), batch_size, workdir)
     seconds = time.perf_counter() - start
@@ -83,7 +83,7 @@ def evaluate_test_set(
         "versions": versions(),
         "devices": parallel.device_names(),
     }
-    scored, normal = scored_images(test, score), scored_images(held_out, normal)
+    scored, normal = scored_images(test, score), scored_images(calibration, normal)
     if own:
         results["own"] = metrics.own_values(
             own, scored.labels, np.asarray(scored.scores), scored.maps, scored.masks

@@ -80,7 +80,7 @@ class Evaluation(NamedTuple):
 
     results: dict[str, Any]  # what results.json holds
     scored: Scored  # the test set
-    held_out: Scored  # the good images that set the threshold
+    calibration: Scored  # the good images that set the threshold
     threshold: Threshold
     history: list[dict[str, Any]]  # the lines of metrics.jsonl
 

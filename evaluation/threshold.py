@@ -1,4 +1,4 @@
-"""Thresholds from normal images alone: what `n` held-out good images can promise, and no more.
+"""Thresholds from normal images alone: what `n` calibration images can promise, and no more.
 
 Split-conformal prediction (Vovk, Gammerman, Shafer 2005, 10.1007/b106715; Angelopoulos, Bates,
 arXiv 2107.07511, sections 1 and 3.2). An image is called defective where its score, in the
@@ -61,7 +61,7 @@ def needed(rate: float) -> int:
 
 
 def shortfall(rate: float, count: int) -> str:
-    """What `count` held-out images will not be able to promise of `rate`; '' if nothing.
+    """What `count` calibration images will not be able to promise of `rate`; '' if nothing.
 
     Raises:
       ValueError: as `require_count`.
@@ -86,7 +86,7 @@ def calibrate(scores: np.ndarray, maps: Iterable[np.ndarray], rate: float) -> Th
     distributed over the choice of the n images. Pixels likewise, by the highest value of each map.
 
     Args:
-      scores: float [n] of held-out good images, which training has not seen.
+      scores: float [n] of calibration images, which training has not seen.
       maps: n of float [H, W], their anomaly maps.
       rate: in (0, 1).
 

@@ -1,4 +1,4 @@
-"""Chooses networks and score settings on made-up defects of held-out normal images.
+"""Chooses networks and score settings on made-up defects of calibration images.
 
 Test images are never seen: whoever calls this hands over normal images alone. What was chosen, and
 the table it was chosen from, is `workdir/tuning.json`, where scoring finds it.
@@ -47,7 +47,7 @@ def rank_candidates(
     Args:
       networks: variables to choose among, by name; all see the same defects.
       tuning: of their method.
-      images: held-out normal images, float32 [N, H, W, C] in [-1, 1], at least one.
+      images: calibration images, float32 [N, H, W, C] in [-1, 1], at least one.
       draws: so many times defects are made in each image.
 
     Raises:

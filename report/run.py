@@ -34,7 +34,7 @@ def write_report(
     folder: str,
     *,
     scored: Scored,
-    held_out: Scored,
+    calibration: Scored,
     results: Results,
     history: Sequence[Mapping[str, Any]],
     threshold: Threshold,
@@ -46,7 +46,7 @@ def write_report(
     Args:
       folder: made if it is not there.
       scored: the test set, which may be empty; its scores and maps must be finite.
-      held_out: the good images that set the threshold; shown in place of an empty test set.
+      calibration: the good images that set the threshold; shown in place of an empty test set.
       results: method, category, counts {name: int}, image, image_terms {name: metrics}, per_defect,
         pixel (metrics as evaluation.metrics gives them), threshold and at_threshold (as
         evaluation.threshold's `content` and `rates`), score and checks {name: value}, steps
@@ -69,11 +69,11 @@ def write_report(
         verdict=_verdict(results),
         promise=_promise(results),
         at_threshold=_errors_table(results),
-        curves=_curves(folder, scored, held_out, threshold, subject),
+        curves=_curves(folder, scored, calibration, threshold, subject),
         training=_training(folder, history, subject),
         mistakes=gallery.mistakes(scored, threshold) if len(scored.paths) else [],
         scale=gallery.colour_scale(threshold.map_max),
-        thumbnails=_thumbnails(scored, held_out, threshold),
+        thumbnails=_thumbnails(scored, calibration, threshold),
         metrics=_metrics_tables(results),
         inputs=_inputs(folder, results),
         examples=_examples(folder, scored, threshold.map_max, subject),
@@ -82,7 +82,7 @@ def write_report(
     write_text(os.path.join(folder, PAGE), text)
 
 
-def _thumbnails(scored: Scored, held_out: Scored, threshold: Threshold) -> gallery.Thumbnails:
+def _thumbnails(scored: Scored, calibration: Scored, threshold: Threshold) -> gallery.Thumbnails:
     """All test images, or, without any, the calibration images."""
     if len(scored.paths):
         title = "All test images, by score"
@@ -96,7 +96,7 @@ def _thumbnails(scored: Scored, held_out: Scored, threshold: Threshold) -> galle
         "were not trained on, but they set the threshold: how many of them lie above it is no "
         "measure of false alarms."
     )
-    return gallery.thumbnails(held_out, threshold, "The held-out good images, by score", about)
+    return gallery.thumbnails(calibration, threshold, "The held-out good images, by score", about)
 
 
 def _saved(folder: str, name: str, figure: Figure, caption: str) -> page.Embedded:
@@ -108,7 +108,7 @@ def _saved(folder: str, name: str, figure: Figure, caption: str) -> page.Embedde
 
 
 def _curves(
-    folder: str, scored: Scored, held_out: Scored, threshold: Threshold, subject: str
+    folder: str, scored: Scored, calibration: Scored, threshold: Threshold, subject: str
 ) -> Section:
     """Curves where there are both classes, and the histogram of the scores."""
     labels, scores = np.asarray(scored.labels), np.asarray(scored.scores)
@@ -129,7 +129,7 @@ def _curves(
         labels,
         scores,
         f"{heading}: {subject}",
-        calibration=np.asarray(held_out.scores),
+        calibration=np.asarray(calibration.scores),
         threshold=threshold.threshold,
     )
     return Section("Curves", [*drawn, _saved(folder, "histogram.png", figure, heading)])

@@ -51,9 +51,9 @@ def batches(images, size):
         yield images[start : start + size].astype(np.float32) / 127.5 - 1
 
 
-def run(workdir, test, held_out=2, save_maps=False, **options):
-    good = labelled(["good"] * held_out)
-    good.images[:, 0, 0] = np.arange(held_out)[:, None]  # no two scores are alike
+def run(workdir, test, calibration=2, save_maps=False, **options):
+    good = labelled(["good"] * calibration)
+    good.images[:, 0, 0] = np.arange(calibration)[:, None]  # no two scores are alike
     done = evaluate.evaluate_test_set(
         scorer,
         test,
@@ -124,10 +124,10 @@ def test_missing_masks_leave_the_image_metrics(tmp_path):
 
 def test_the_threshold_comes_from_good_images_alone(tmp_path):
     """Whatever the test images are, and however they are labelled."""
-    first = run(tmp_path, labelled(["good", "good", "dot", "line"]), held_out=9)
+    first = run(tmp_path, labelled(["good", "good", "dot", "line"]), calibration=9)
     other = labelled(["dot", "good"])
     other.images[:] = 77
-    second = run(tmp_path, other, held_out=9)
+    second = run(tmp_path, other, calibration=9)
     assert first["threshold"] == second["threshold"]
     assert (
         threshold.read_threshold(str(tmp_path), NETWORK).threshold
@@ -151,7 +151,7 @@ def test_what_the_threshold_gets_wrong_is_counted(tmp_path):
 
 @pytest.mark.promise("R11", "no test images: the threshold is still set")
 def test_no_test_images_and_the_threshold_is_there(tmp_path):
-    results = run(tmp_path, labelled([]), held_out=3)
+    results = run(tmp_path, labelled([]), calibration=3)
     assert results["at_threshold"] == {} and results["threshold"]["held_out"] == 3
     assert "With it, of the test images" not in summary.summary(results)
 
@@ -170,5 +170,5 @@ def test_maps_for_the_official_evaluation(tmp_path):
 @pytest.mark.parametrize("held_out", [0, 1])
 def test_too_few_held_out_images_write_nothing(tmp_path, held_out):
     with pytest.raises(ValueError, match="needs 2 held-out good images"):
-        run(tmp_path, labelled(["good", "dot"]), held_out=held_out)
+        run(tmp_path, labelled(["good", "dot"]), calibration=held_out)
     assert not list(tmp_path.iterdir())

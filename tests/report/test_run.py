@@ -85,7 +85,7 @@ def write(folder, scored, history=HISTORY, found=FOUND, results=None, **changes)
     run.write_report(
         str(folder),
         scored=scored,
-        held_out=scored_set(good=3, defects=())._replace(masks=[None] * 3),
+        calibration=scored_set(good=3, defects=())._replace(masks=[None] * 3),
         results=(results_of(scored) if results is None else results) | changes,
         history=history,
         threshold=found,

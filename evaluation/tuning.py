@@ -13,9 +13,8 @@ import jax
 import numpy as np
 from sklearn import metrics
 
-from engine import parallel
 from engine.method import Score, Tuning, Variables
-from storage.files import write_text
+from storage.files import write_json
 
 TUNING_FILE = "tuning.json"
 # A made-up defect counts where it changes a pixel by 2.5 % of the range, as the mean over colours:
@@ -125,8 +124,7 @@ def write_tuning(
     ]
     chosen = {"network": best.network, "folder": folders[best.network], "score": fields(best)}
     content = {"chosen": chosen, "why": why, "candidates": table}
-    if parallel.is_main():
-        write_text(os.path.join(workdir, TUNING_FILE), json.dumps(content, indent=2) + "\n")
+    write_json(os.path.join(workdir, TUNING_FILE), content)
     return content
 
 

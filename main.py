@@ -21,6 +21,7 @@ import re
 import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 # TensorFlow reads these when it is imported, and else begins every run with lines about itself.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -168,6 +169,7 @@ def main(argv: list[str]) -> None:
     if len(argv) > 1:
         raise app.UsageError(f"unexpected argument {argv[1]!r}: flags begin with --")
     logging.get_absl_handler().addFilter(_worth_reading)
+    sys.unraisablehook = _ended_nothing
     startup.prepare()
     preemption.install()
     workdir = os.path.abspath(os.path.expanduser(_WORKDIR.value)) if _WORKDIR.value else ""
@@ -193,6 +195,16 @@ def main(argv: list[str]) -> None:
         print(f"{hosts.LOST} ({_one_line(error)[:200]})", file=sys.stderr)
         code = 1
     leave(code)
+
+
+def _ended_nothing(unraisable: Any) -> None:
+    """Keeps an error that nobody can catch to the debug log.
+
+    When a save meets a full disk, threads of tensorstore go on for a while without their event
+    loop, and their tracebacks would run into the one line that says what happened.
+    """
+    error = unraisable.exc_value
+    logging.debug("An error that ended nothing: %r", error, exc_info=error)
 
 
 def _worth_reading(record: python_logging.LogRecord) -> bool:

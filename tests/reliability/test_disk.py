@@ -20,9 +20,10 @@ _SECONDS = 20  # 5 on an idle machine: what it took stands in the table
 
 
 def the_line(errors):
-    """Not always the last: of a save that meets a full disk, a thread of tensorstore may go on."""
-    said = errors.read_text(errors="replace")
-    (line,) = [line for line in said.splitlines() if line.startswith("error: ")]
+    """Among the log's; threads of tensorstore, which may go on for a while, say nothing."""
+    text = errors.read_text(errors="replace")
+    assert "Traceback" not in text
+    (line,) = [line for line in text.splitlines() if line.startswith("error: ")]
     return line
 
 

@@ -43,7 +43,7 @@ def shards(images, stage, devices):
 
 
 def test_every_output_of_every_stage_is_averaged(any_config, images):
-    method = make(any_config.method, any_config)
+    method = make(any_config.method, any_config, 16)
     variables = {}
     for stage in method.stages:
         state = jax.eval_shape(stage.init, jax.random.key(0), variables)
@@ -54,7 +54,7 @@ def test_every_output_of_every_stage_is_averaged(any_config, images):
 def test_every_config_trains_a_step_of_every_stage_and_scores(any_config, images):
     if "gan" in any_config:
         any_config.gan.n_critic = 1
-    method = make(any_config.method, any_config)
+    method = make(any_config.method, any_config, 16)
     for stage, state in states(method):
         batch = shards(images, stage, 8)
         state, metrics = one_step(stage.step, 0, state, batch)

@@ -139,7 +139,7 @@ def copy_until_half(source, workdir):
     """What there was of a finished run when half of its first stage was done and saved."""
     kept = f"checkpoints/{logged(source)[0]['stage']}/{_STEPS // 2}"
     shutil.copytree(source / kept, workdir / kept)
-    for name in ("config.json", "metrics.jsonl"):
+    for name in ("config.json", "facts.json", "metrics.jsonl"):
         shutil.copy(source / name, workdir)
 
 

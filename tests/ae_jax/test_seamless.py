@@ -7,10 +7,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from ml_collections import FrozenConfigDict
 
-from ae_jax import corruption, seamless
+from ae_jax import corruption, seamless, self_supervised
 from ae_jax.foreground import foreground
 from ae_jax.poisson import Box
+from configs import ssae
 from engine import parallel
 from engine.method import TrainState
 
@@ -159,6 +161,22 @@ def test_each_image_of_a_mixture_has_one_corruption_by_the_weights(mixed):
     np.testing.assert_array_equal(masks[flat], 1)
     np.testing.assert_allclose(corrupted[~flat], other[~flat], atol=1e-5)
     np.testing.assert_allclose(masks[~flat], other_masks[~flat], atol=1e-5)
+
+
+def test_a_config_names_a_mixture_as_its_json_holds_it():
+    config = ssae.get_config("demo")
+    sections = {
+        "patches": {"fn": "ae_jax.corruption:patches", "side": [0.1, 0.4]},
+        "seamless": {"fn": "ae_jax.corruption:seamless", "resize": [0.8, 1.2]},
+    }
+    config.corruption = {
+        "fn": "ae_jax.corruption:mixture",
+        "corruptions": sections,
+        "weights": {"patches": 0.5, "seamless": 0.5},
+    }
+    (stage,) = self_supervised.build(FrozenConfigDict(config), 16).stages
+    shape = jax.eval_shape(stage.preview, jnp.zeros((2, 64, 64, 3)), KEY).shape
+    assert shape == (64, 64, 128, 3)
 
 
 def test_a_weight_of_zero_leaves_the_other_corruption_alone(mixed):

@@ -9,8 +9,11 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import optax
 
 from ae_jax.corruption import CorruptFn
+from ae_jax.labels import graded as labels_of
+from ae_jax.lighting import relight
 from ae_jax.models import Output
 from engine import parallel, residuals
 from engine.method import Aux, LossFn, Variables
@@ -89,6 +92,9 @@ def self_supervised(
     corrupted_weight: float = 0.5,
     per_region: bool = True,
     noise: float = 0.0,
+    lighting: float = 0.0,
+    head_weight: float = 0.1,
+    graded: bool = True,
 ) -> LossFn:
     """Restoration of corrupted images (Bauer et al. 2024, arXiv 2206.11723).
 
@@ -103,11 +109,19 @@ def self_supervised(
       per_region: without, the loss is the plain mean over all pixels, and lambda has no effect.
       noise: standard deviation of Gaussian noise that is added to input and target alike: "Noise &
         Pattern" (Bauer & Mueller 2025, arXiv 2511.07233).
+      lighting: strength of `ae_jax.lighting.relight`, before the corruption; 0: none.
+      head_weight: of the head's term, where the network has a head: binary cross-entropy between
+        its logits and labels, mean over each image.
+      graded: whether the labels are those of `ae_jax.labels.graded`, or 1 inside the mask.
     """
 
     def loss_fn(variables, images, rng):
         corrupt_rng, noise_rng = jax.random.split(rng)
+        if lighting:
+            images = relight(jax.random.fold_in(rng, 2), images, lighting)
         corrupted, mask = corrupt(corrupt_rng, images)
+        inside = (mask > 0).astype(jnp.float32)
+        labels = labels_of(images, corrupted, mask) if graded else inside
         target = images
         if noise:
             batch, *size = images.shape
@@ -125,6 +139,9 @@ def self_supervised(
         metrics = dict(
             zip(("error_clean", "error_corrupted"), over_images(means, mask > 0), strict=True)
         )
+        if output.logits is not None:
+            metrics["head"] = jnp.mean(optax.sigmoid_binary_cross_entropy(output.logits, labels))
+            loss += head_weight * metrics["head"]
         return loss, Aux(metrics, updates)
 
     return loss_fn

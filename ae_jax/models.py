@@ -36,6 +36,7 @@ class Output(NamedTuple):
     reconstructions: jax.Array  # [B, H, W, C]
     latents: jax.Array | None = None  # [B, latent]; None where there is no bottleneck
     block_residual: jax.Array | None = None  # [B], of the SSPCAB block, where there is one
+    logits: jax.Array | None = None  # [B, H, W], of a defect at each pixel, where there is a head
 
 
 class ConvolutionalAutoencoder(nn.Module):

@@ -18,10 +18,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from ae_jax.losses import Residual, reconstruct
+from ae_jax.models import Output
 from engine import residuals
 from engine.method import Score, ScoreFn, Variables
 
 RULES = ("max", "top", "sum")
+MAPS = ("residual", "head", "product")
 
 
 def mean_squared(network: nn.Module, window: int, **options: Any) -> ScoreFn:
@@ -79,16 +81,18 @@ def _score(
 def restored(
     network: nn.Module,
     *,
+    map: str = "residual",
     smoothing: float = 4.0,
     image_score: str = "max",
     top: float = 0.01,
 ) -> ScoreFn:
-    """Of a network that takes whole images: the squared residual, mean over colours, smoothed.
+    """Of a network that takes whole images: a map of what it makes of them, smoothed.
 
     Bauer et al. 2024 (arXiv 2206.11723) filter it as well and sum it over pixels (recalled).
 
     Args:
       network: an autoencoder, which gives an `ae_jax.models.Output`.
+      map: as `anomaly_map` has it.
       smoothing: standard deviation of the Gaussian, in pixels; 0: none.
       image_score: 'max' or 'sum' of the map, or 'top', the mean of its largest values.
       top: the share of the pixels that these are.
@@ -104,13 +108,32 @@ def restored(
 
     def score(variables: Variables, images: jax.Array) -> Score:
         output, _ = reconstruct(network, variables, images, train=False)
-        residual_map = residuals.squared(images, output.reconstructions)
-        scored = of_map(residual_map, smoothing, {"top": top})
+        scored = of_map(anomaly_map(map, images, output), smoothing, {"top": top})
         return scored._replace(
             image=scored.terms[image_score], reconstruction=output.reconstructions
         )
 
     return score
+
+
+def anomaly_map(name: str, images: jax.Array, output: Output) -> jax.Array:
+    """How anomalous each pixel is: [B, H, W].
+
+    'residual': the squared residual, mean over colours; 'head': the head's probability;
+    'product': the root of the one times the other.
+
+    Raises:
+      ValueError: another name, or a head is asked for where there is none.
+    """
+    if name not in MAPS:
+        raise ValueError(f"score.map {name!r} must be one of {', '.join(MAPS)}")
+    residual = residuals.squared(images, output.reconstructions)
+    if name == "residual":
+        return residual
+    if output.logits is None:
+        raise ValueError(f"score.map {name!r} needs a head, and the network has none: 'residual'")
+    probability = jax.nn.sigmoid(output.logits)
+    return probability if name == "head" else jnp.sqrt(residual) * probability
 
 
 def of_map(residual_map: jax.Array, smoothing: float, tops: Mapping[str, float]) -> Score:

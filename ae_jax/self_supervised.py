@@ -17,9 +17,10 @@ import numpy as np
 import optax
 
 from ae_jax.corruption import CorruptFn
+from ae_jax.head import Restorer
 from ae_jax.losses import over_images, reconstruct, region_means
 from ae_jax.method import require_fitting, steps_of
-from ae_jax.score import of_map
+from ae_jax.score import anomaly_map, of_map
 from engine import residuals
 from engine.make import make
 from engine.method import (
@@ -52,6 +53,8 @@ def build(config: Any, num_train: int, textures: np.ndarray | None = None) -> Me
     """
     side = config.data.crop or config.data.image_size
     network = make(config.autoencoder)
+    if "head" in config:
+        network = Restorer(network, make(config.head))
     for each in {side, config.data.image_size}:  # scored are whole images
         require_fitting(network, each)
     fields = {name: value for name, value in config.corruption.items() if name != "textures"}
@@ -119,15 +122,22 @@ def _tuning(
 ) -> Tuning:
     """Each smoothing, each image score; defects as in training, but single, small and faint."""
     tops = {f"top {share}": share for share in section.tops}
+    settings: list[dict[str, Any]] = [{"smoothing": sigma} for sigma in section.smoothing]
+    if "maps" in section:
+        settings = [{"map": name, **fields} for name in section.maps for fields in settings]
 
     def scores(variables: Variables, images: jax.Array) -> tuple[Score, ...]:
         output, _ = reconstruct(network, _averaged(variables), images, train=False)
-        residual_map = residuals.squared(images, output.reconstructions)
-        return tuple(of_map(residual_map, sigma, tops) for sigma in section.smoothing)
+        names = {fields.get("map", "residual") for fields in settings}
+        maps = {name: anomaly_map(name, images, output) for name in sorted(names)}
+        return tuple(
+            of_map(maps[fields.get("map", "residual")], fields["smoothing"], tops)
+            for fields in settings
+        )
 
     return Tuning(
         corrupt=make(section.corruption, None),
-        settings=tuple({"smoothing": sigma} for sigma in section.smoothing),
+        settings=tuple(settings),
         rules={
             "max": {"image_score": "max"},
             **{name: {"image_score": "top", "top": share} for name, share in tops.items()},

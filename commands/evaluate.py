@@ -60,12 +60,13 @@ def evaluate(config: ConfigDict, workdir: str, *, save_maps: bool = False) -> di
     facts = rejoin(config, workdir)
     if facts.digest != splits.digest:
         logging.warning("The images in %s have changed since training.", config.data.root)
-    return evaluate_run(config, facts, workdir, splits, save_maps=save_maps)
+    return evaluate_run(config, facts, judgement, workdir, splits, save_maps=save_maps)
 
 
 def evaluate_run(
     config: ConfigDict,
     facts: Facts,
+    judgement: Judgement,
     workdir: str,
     splits: pipeline.Splits,
     *,
@@ -75,7 +76,6 @@ def evaluate_run(
     if not parallel.is_main():
         return {}
     startup.give_back_memory()
-    judgement = require_judgement(config)
     networks = restore_networks(config, facts, workdir)
     outcome = evaluation.evaluate_test_set(
         scorer_of(networks.method, networks.variables),

@@ -39,7 +39,7 @@ def train(config: ConfigDict, workdir: str, *, reuse: str | None = None) -> dict
     judgement.warn_of_few(len(splits.calibration.images))
     facts = inputs.facts_of(splits)
     train_networks(config, facts, workdir, splits, reuse=reuse)
-    return evaluate_run(config, facts, workdir, splits)
+    return evaluate_run(config, facts, judgement, workdir, splits)
 
 
 def train_networks(

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from draws import draw, random_images
 from scipy import ndimage
 
 from ae_jax import contents, corruption, patches
@@ -22,19 +23,10 @@ def jitted(**options):
     return jax.jit(corruption.patches(**options))
 
 
-def random_images(*shape):
-    """Uniform in [-1, 1], with some pixels at either end."""
-    images = np.random.default_rng(1).uniform(-1.2, 1.2, shape)
-    return jnp.asarray(np.clip(images, -1, 1), jnp.float32)
-
-
 @pytest.fixture(scope="module")
 def draws():
     """1,000 images of 32 px, and what the defaults make of them: images, corrupted, masks."""
-    images = random_images(50, 32, 32, 3)
-    made = [jax.device_get(jitted()(jax.random.key(seed), images)) for seed in range(20)]
-    corrupted, masks = (np.stack(parts) for parts in zip(*made, strict=True))
-    return np.broadcast_to(images, corrupted.shape), corrupted, masks
+    return draw(jitted(), random_images(50, 32, 32, 3), 20)
 
 
 def test_pixels_outside_the_mask_keep_their_bits(draws):

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from draws import draw, random_images
 from ml_collections import FrozenConfigDict
 
 from ae_jax import corruption, seamless, self_supervised
@@ -25,18 +26,10 @@ def jitted(**options):
     return jax.jit(corruption.seamless(**options))
 
 
-def random_images(*shape, seed=1):
-    images = np.random.default_rng(seed).uniform(-1.2, 1.2, shape)
-    return jnp.asarray(np.clip(images, -1, 1), jnp.float32)
-
-
 @pytest.fixture(scope="module")
 def draws():
     """600 images of 32 px, and what the defaults make of them."""
-    images = random_images(60, 32, 32, 3)
-    made = [jax.device_get(jitted()(jax.random.key(seed), images)) for seed in range(10)]
-    corrupted, masks = (np.stack(parts) for parts in zip(*made, strict=True))
-    return np.broadcast_to(images, corrupted.shape), corrupted, masks
+    return draw(jitted(), random_images(60, 32, 32, 3), 10)
 
 
 def test_pixels_outside_the_mask_keep_their_bits_and_those_inside_change(draws):

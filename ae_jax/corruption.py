@@ -75,7 +75,7 @@ def seamless(
     textures: np.ndarray | None = None,
     *,
     max_patches: int = 3,
-    size: tuple[float, float] = (0.03, 0.4),
+    size: tuple[float, float] = (0.03, 0.25),
     resize: tuple[float, float] = (0.7, 1.3),
     near: float = 0.5,
     mixed: float = 0.5,
@@ -93,7 +93,7 @@ def seamless(
       mixed: share of the parts that keep the stronger of both images' gradients.
       clean: share of the images that get none.
       on_product: whether parts are taken from and laid on the product alone, where it can be told
-        from its background (ae_jax/foreground.py).
+        from its background (engine/foreground.py).
 
     Raises:
       ValueError: a number is out of its range. The corruption itself raises it for a batch of one

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from ae_jax.dilated import check_sides
+from ae_jax.folding import folded, unfolded
 from ae_jax.models import Output, he_init
 from engine.convolution import Conv, ConvTranspose, max_pool
 from engine.parallel import BatchNorm
@@ -81,18 +82,3 @@ class Head(nn.Module):
         x = jnp.concatenate([skip, nn.relu(norm()(up(x)))], axis=-1)
         x = nn.relu(norm()(conv(fine, padding=1)(x)))
         return unfolded(Conv(self.fold**2, (3, 3), padding=1)(x), self.fold)[..., 0]
-
-
-def folded(images: jax.Array, fold: int) -> jax.Array:
-    """Squares of fold x fold pixels become channels: [B, H, W, C] -> [B, H/f, W/f, f f C]."""
-    batch, height, width, channels = images.shape
-    shape = (batch, height // fold, fold, width // fold, fold, channels)
-    squares = images.reshape(shape).swapaxes(2, 3)
-    return squares.reshape(batch, height // fold, width // fold, fold * fold * channels)
-
-
-def unfolded(x: jax.Array, fold: int) -> jax.Array:
-    """The inverse of `folded`."""
-    batch, height, width, channels = x.shape
-    squares = x.reshape(batch, height, width, fold, fold, channels // fold**2).swapaxes(2, 3)
-    return squares.reshape(batch, height * fold, width * fold, channels // fold**2)

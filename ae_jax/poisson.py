@@ -40,7 +40,7 @@ def separable(rows: jax.Array, images: jax.Array, columns: jax.Array) -> jax.Arr
 
 
 def clone(
-    target: jax.Array, source: jax.Array, box: Box, mixed: jax.Array, *, grid: int = 66
+    target: jax.Array, source: jax.Array, box: Box, mixed: jax.Array, *, grid: int = 34
 ) -> jax.Array:
     """`source` with a smooth correction that makes it meet `target` on the border of `box`.
 

@@ -6,12 +6,13 @@ paper's table of settings by category there is one set of them; near sources, so
 shapes, and mixing both kinds of gradients in one training are ours.
 """
 
+import math
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from ae_jax.foreground import foreground
+from engine.foreground import foreground
 from ae_jax.patches import integers, normal, uniform
 from ae_jax.poisson import Box, clone, hat, separable
 from engine import parallel
@@ -66,26 +67,64 @@ def paste_parts(
     corrupted = uniform(clean_rng, (len(images),), 0.0, 1.0) >= settings.clean
     shown = jnp.cumprod(coins.at[:, 0].set(corrupted), axis=1)
 
-    def paste(
-        layers: tuple[jax.Array, jax.Array], step: tuple[jax.Array, jax.Array]
-    ) -> tuple[tuple[jax.Array, jax.Array], None]:
-        (target, mask), (rng, shown) = layers, step
+    windows = _windows(settings, images.shape[1:3])
+
+    def paste(layers: jax.Array, step: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, None]:
+        rng, shown = step
         place_rng, from_rng, mixed_rng, shape_rng = jax.random.split(rng, 4)
         index = parallel.share(jnp.arange, len(images))
         index = (index + integers(from_rng, index.shape, 1, len(everyones))) % len(everyones)
         place, found = _place(settings, place_rng, product, products[index])
-        source = _moved(everyones[index], place)
+        place, to, source = _cut_out(place, everyones[index], windows)
+        region = _cut(layers, to, windows[0])
         mixed = uniform(mixed_rng, index.shape, 0.0, 1.0) < settings.mixed
-        weight = _shape(shape_rng, place.box, mask.shape) * (found & (shown > 0))[:, None, None]
+        weight = _shape(shape_rng, place.box, region.shape[:3])
+        weight = (weight * (found & (shown > 0))[:, None, None])[..., None]
+        target, mask = region[..., :-1], region[..., -1:]
         content = jnp.clip(clone(target, source, place.box, mixed), -1, 1)
         # As a difference, so that where the weight is 0 a pixel keeps its bits.
-        target = target + weight[..., None] * (content - target)
-        return (target, mask + weight * (1 - mask)), None
+        target += weight * (content - target)
+        region = jnp.concatenate([target, mask + weight * (1 - mask)], axis=-1)
+        return jax.vmap(_lay)(layers, region, to), None
 
-    layers, _ = jax.lax.scan(
-        paste, (images, jnp.zeros(images.shape[:3])), (jnp.stack(rngs), shown.T)
-    )
-    return layers
+    layers = jnp.concatenate([images, jnp.zeros_like(images[..., :1])], axis=-1)
+    layers, _ = jax.lax.scan(paste, layers, (jnp.stack(rngs), shown.T))
+    return layers[..., :-1], layers[..., -1]
+
+
+def _windows(settings: Settings, sides: tuple[int, ...]) -> tuple[tuple[int, ...], ...]:
+    """Sides of what is cut out around a box, and around its source: less work than whole images."""
+    box = tuple(min(side, math.ceil(2 * settings.size[1] * side) + 2) for side in sides)
+    source = (math.ceil(each / settings.resize[0]) + 2 for each in box)
+    return box, tuple(map(min, source, sides))
+
+
+def _cut_out(
+    place: Place, sources: jax.Array, windows: tuple[tuple[int, ...], ...]
+) -> tuple[Place, jax.Array, jax.Array]:
+    """The place in its window, the window's corner [B, 2], and the source, moved into it."""
+    latest = [jnp.array([sources.shape[1:3]]) - jnp.array([window]) for window in windows]
+    low, high = place.box
+    to = jnp.clip(low.astype(jnp.int32), 0, latest[0])
+    middle, reach = (low + high) / 2 + place.shift, (high - low) / 2 / place.scale[:, None]
+    first = jnp.floor(middle - reach).astype(jnp.int32)
+    start = jnp.clip(first, 0, latest[1])
+    place = place._replace(box=Box(low - to, high - to), shift=place.shift + to - start)
+    return place, to, _moved(_cut(sources, start, windows[1]), place, windows[0])
+
+
+def _cut(images: jax.Array, corner: jax.Array, sides: tuple[int, ...]) -> jax.Array:
+    """A window of each image [B, H, W, C]."""
+
+    def cut(image: jax.Array, corner: jax.Array) -> jax.Array:
+        sizes = (*sides, image.shape[-1])
+        return jax.lax.dynamic_slice(image, (corner[0], corner[1], 0), sizes)
+
+    return jax.vmap(cut)(images, corner)
+
+
+def _lay(image: jax.Array, region: jax.Array, corner: jax.Array) -> jax.Array:
+    return jax.lax.dynamic_update_slice(image, region, (corner[0], corner[1], 0))
 
 
 def _place(
@@ -143,22 +182,21 @@ def _share(product: jax.Array, low: jax.Array, high: jax.Array) -> jax.Array:
     return jnp.einsum("bkh,bhw,bkw->bk", rows, product, columns) / jnp.maximum(area, 1)
 
 
-def _moved(sources: jax.Array, place: Place) -> jax.Array:
+def _moved(sources: jax.Array, place: Place, sides: tuple[int, ...]) -> jax.Array:
     """The sources [B, H, W, C], shifted and resized so that the part to paste lies in its box.
 
-    At scale 1 a pixel keeps its bits: no blur tells that it was moved.
+    [B, *sides, C]. At scale 1 a pixel keeps its bits: no blur tells that it was moved.
     """
     middle = (place.box.low + place.box.high) / 2
 
     def weights(axis: int) -> jax.Array:
-        count = sources.shape[1 + axis]
         centre = middle[:, axis, None]
         at = (
             centre
             + place.shift[:, axis, None]
-            + (jnp.arange(count)[None] - centre) / place.scale[:, None]
+            + (jnp.arange(sides[axis])[None] - centre) / place.scale[:, None]
         )
-        return hat(at, count, 1 / place.scale[:, None, None])
+        return hat(at, sources.shape[1 + axis], 1 / place.scale[:, None, None])
 
     return separable(weights(0), sources, weights(1))
 

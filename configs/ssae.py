@@ -41,6 +41,7 @@ def get_config(category: str = "bottle") -> ConfigDict:
         dilations=(1, 2, 4, 8, 16, 32),
         skips=True,  # convex combination modules: SDC-CCM; without, SDC-AE
         dtype="float32",  # of the convolutions
+        fold=1,  # pixels along each side that become channels first
     )
     config.corruption = dict(
         fn="ae_jax.corruption:patches",

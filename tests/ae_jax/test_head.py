@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from ae_jax import head, labels, lighting, losses, score
+from ae_jax import folding, head, labels, lighting, losses, score
 from ae_jax.dilated import DilatedAutoencoder
 from ae_jax.models import Output
 
@@ -65,10 +65,10 @@ def test_lighting_of_strength_zero_changes_nothing_and_more_changes_all_alike():
 
 def test_folding_is_undone():
     images = jax.random.normal(KEY, (2, 8, 12, 3))
-    folded = head.folded(images, 4)
+    folded = folding.folded(images, 4)
     assert folded.shape == (2, 2, 3, 48)
     np.testing.assert_array_equal(folded[1, 1, 2].reshape(4, 4, 3), images[1, 4:8, 8:12])
-    np.testing.assert_array_equal(head.unfolded(folded, 4), images)
+    np.testing.assert_array_equal(folding.unfolded(folded, 4), images)
 
 
 def networks(fold=2):

@@ -8,7 +8,8 @@ import jax
 import jax.numpy as jnp
 
 _BINS = 64
-_BLUR = 7  # pixels of 256: the side of the neighbourhood in which one pixel of product is enough
+_SIDE = 64  # pixels of about so many a side are looked at: where a part ends needs no more
+_BLUR = 3  # of them: the side of the neighbourhood in which one pixel of product is enough
 
 
 def foreground(images: jax.Array) -> jax.Array:
@@ -17,16 +18,18 @@ def foreground(images: jax.Array) -> jax.Array:
     All 1 where there is no such thing: the product covers less than a tenth or more than nine
     tenths of the image, or a twentieth of the border, as textures do.
     """
-    distance = jax.vmap(_distance)(images)
+    height, width = images.shape[1:3]
+    step = max(1, min(height, width) // _SIDE)
+    distance = jax.vmap(_distance)(images[:, ::step, ::step])
     product = distance > jax.vmap(_otsu)(distance)[:, None, None]
-    side = max(3, round(_BLUR * min(images.shape[1:3]) / 256) // 2 * 2 + 1)
-    window = (1, side, side)
+    window = (1, _BLUR, _BLUR)
     product = jax.lax.reduce_window(
         product.astype(jnp.float32), 0.0, jax.lax.max, window, (1, 1, 1), "SAME"
     )
     share, border = product.mean((1, 2)), jax.vmap(_ring)(product).mean(-1)
     told = (share >= 0.1) & (share <= 0.9) & (border < 0.05)
-    return jnp.where(told[:, None, None], product, 1.0)
+    product = jnp.where(told[:, None, None], product, 1.0)
+    return product.repeat(step, axis=1).repeat(step, axis=2)[:, :height, :width]
 
 
 def _ring(image: jax.Array) -> jax.Array:
@@ -43,9 +46,7 @@ def _distance(image: jax.Array) -> jax.Array:
 def _otsu(values: jax.Array) -> jax.Array:
     """The threshold that splits values [H, W] into two classes of the largest variance between."""
     top = jnp.maximum(values.max(), 1e-6)
-    step = max(1, min(values.shape) // 64)  # a few thousand pixels are enough for a histogram
-    sample = (values[::step, ::step] / top).ravel()
-    bins = jnp.minimum((sample * _BINS).astype(jnp.int32), _BINS - 1)
+    bins = jnp.minimum((values.ravel() / top * _BINS).astype(jnp.int32), _BINS - 1)
     counts = jax.nn.one_hot(bins, _BINS).sum(0)
     middles = (jnp.arange(_BINS) + 0.5) / _BINS
     below, sums = jnp.cumsum(counts), jnp.cumsum(counts * middles)

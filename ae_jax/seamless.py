@@ -12,10 +12,10 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from engine.foreground import foreground
 from ae_jax.patches import integers, normal, uniform
 from ae_jax.poisson import Box, clone, hat, separable
 from engine import parallel
+from engine.foreground import foreground
 
 _CANDIDATES = 8  # places drawn for a paste, of which the first on the product is taken
 _ON_PRODUCT = (

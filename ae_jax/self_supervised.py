@@ -136,7 +136,7 @@ def _tuning(
         )
 
     return Tuning(
-        corrupt=make(section.corruption, None),
+        corrupt=make(section.corruption, None) if "corruption" in section else None,
         settings=tuple(settings),
         rules={
             "max": {"image_score": "max"},

@@ -8,6 +8,9 @@ from ml_collections import ConfigDict, FrozenConfigDict
 
 from data import demo, pipeline, textures
 from engine import batches, hosts
+from engine.brightness import training_brightness, with_correction
+from engine.make import make
+from engine.method import Method
 from engine.workdir import Facts
 
 
@@ -47,9 +50,16 @@ def read(config: ConfigDict, *, test: bool = True) -> pipeline.Splits:
     )
 
 
-def facts_of(splits: pipeline.Splits) -> Facts:
+def facts_of(config: ConfigDict, splits: pipeline.Splits) -> Facts:
     """What a run is bound to besides its config."""
-    return Facts(num_train=len(splits.train.images), digest=splits.digest)
+    light = training_brightness(splits.train.images) if config.data.brightness else None
+    return Facts(num_train=len(splits.train.images), digest=splits.digest, brightness=light)
+
+
+def method_of(config: ConfigDict, facts: Facts, *textures: np.ndarray) -> Method:
+    """The method that the config describes, for the images that the facts are of."""
+    method = make(config.method, config, facts.num_train, *textures)
+    return method if facts.brightness is None else with_correction(method, facts.brightness)
 
 
 def augmentation(config: ConfigDict) -> dict[str, Any]:

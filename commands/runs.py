@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from ml_collections import ConfigDict, FrozenConfigDict
 
+from commands import inputs
 from data import sampling
 from engine import parallel
-from engine.make import make
 from engine.method import Method, Score, Variables
 from engine.workdir import Facts, claim, read_config, read_facts
 from evaluation.scoring import restore, scorer_of
@@ -53,7 +53,7 @@ def restore_networks(config: ConfigDict, facts: Facts, workdir: str) -> RunNetwo
       ValueError: what tuning wrote is damaged.
     """
     folder, chosen = read_choice(workdir)
-    method = make(config.method, config, facts.num_train)
+    method = inputs.method_of(config, facts)
     if chosen:
         method = method._replace(score=method.tuning.score(chosen))
     variables, step = restore(method, folder)

@@ -13,7 +13,6 @@ from commands.evaluate import evaluate_run, require_judgement
 from commands.runs import FREE
 from data import pipeline
 from engine import hosts, parallel
-from engine.make import make
 from engine.method import Method
 from engine.train import Every, require_divisible, train_stages
 from engine.workdir import Facts, claim
@@ -37,7 +36,7 @@ def train(config: ConfigDict, workdir: str, *, reuse: str | None = None) -> dict
     judgement = require_judgement(config)
     splits = inputs.load(config)
     judgement.warn_of_few(len(splits.calibration.images))
-    facts = inputs.facts_of(splits)
+    facts = inputs.facts_of(config, splits)
     train_networks(config, facts, workdir, splits, reuse=reuse)
     return evaluate_run(config, facts, judgement, workdir, splits)
 
@@ -51,7 +50,7 @@ def train_networks(
     reuse: str | None = None,
 ) -> None:
     """Binds the workdir to the config and trains what is not yet trained."""
-    method = make(config.method, config, facts.num_train, *inputs.load_textures(config))
+    method = inputs.method_of(config, facts, *inputs.load_textures(config))
     training = inputs.training_batches(config, np.asarray(splits.train.images))
     _bind(workdir, config, facts, method, reuse)
     train_stages(

@@ -10,7 +10,6 @@ from commands.runs import rejoin, require_finished
 from commands.train import train_networks
 from data import pipeline
 from engine import parallel
-from engine.make import make
 from engine.workdir import Facts
 from evaluation import tuning
 from evaluation.scoring import restore
@@ -33,7 +32,7 @@ def tune(config: ConfigDict, workdir: str) -> dict[str, Any]:
             f"{config.name} leaves nothing to tune: --mode=tune is for configs/ssae.py"
         )
     facts = rejoin(config, workdir)
-    method = make(config.method, config, facts.num_train)
+    method = inputs.method_of(config, facts)
     require_finished(method, restore(method, workdir)[1], workdir)
     splits = inputs.read(config, test=False)
     if not len(splits.calibration.images):
@@ -54,9 +53,9 @@ def tune(config: ConfigDict, workdir: str) -> dict[str, Any]:
         draws=config.tuning.draws,
     )
     why = (
-        "largest mean of image AUROC and pixel average precision, on "
-        f"{config.tuning.draws} made-up defects in each of {len(images)} held-out normal images; "
-        "no test image was seen"
+        "smallest shortfall, over the kinds of made-up defects, behind what finds each kind best "
+        "by the mean of image AUROC and pixel average precision; in each of "
+        f"{len(images)} held-out normal images {config.tuning.draws} times; no test image was seen"
     )
     content = tuning.write_tuning(workdir, ranked, method.tuning, folders, why)
     print(tuning.tuning_summary(content))

@@ -17,6 +17,7 @@ def get_config(category: str) -> ConfigDict:
         folder="",  # of good images, in place of root; see README
         flip=True,  # training images, left to right
         rotation=0,  # turned by multiples of so many degrees, 90 or 180; 0: not
+        brightness=False,  # each image's, corrected to that of the training images
         calibration=0.1,  # share of the training images held out
         prepared="~/tensorflow_datasets",  # where the decoded copies go
         resident=True,  # on every device, where they fit; else streamed from the host

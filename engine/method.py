@@ -79,8 +79,9 @@ ScoreFn = Callable[[Variables, jax.Array], Score]
 class Tuning(NamedTuple):
     """What scoring leaves open, and made-up defects on which it can be chosen."""
 
-    corrupt: Callable[[jax.Array, jax.Array], tuple[jax.Array, jax.Array]]
-    """(rng, images [B, H, W, C]) -> (images with defects, masks [B, H, W], 0 elsewhere)."""
+    corrupt: Callable[[jax.Array, jax.Array], tuple[jax.Array, jax.Array]] | None
+    """(rng, images [B, H, W, C]) -> (images with defects, masks [B, H, W], 0 elsewhere); None: the
+    defects of evaluation/made_up.py."""
     settings: tuple[Mapping[str, Any], ...]  # fields of the config's section `score`
     rules: Mapping[str, Mapping[str, Any]]  # name -> further fields, which change the image score
     scores: Callable[[Variables, jax.Array], tuple[Score, ...]]

@@ -22,6 +22,8 @@ class Facts(NamedTuple):
 
     num_train: int  # training images, without those held out
     digest: str  # SHA-256 of all files
+    # The training images' brightness, from 0 to 1, where each image is brought to it.
+    brightness: float | None = None
 
 
 @contextmanager
@@ -134,7 +136,8 @@ def read_facts(workdir: str) -> Facts:
     content = _read(workdir, FACTS_FILE, _DAMAGED)
     try:
         facts = Facts(**content)
-        if not (isinstance(facts.num_train, int) and isinstance(facts.digest, str)):
+        types = {"num_train": int, "digest": str, "brightness": float | None}
+        if not all(isinstance(getattr(facts, name), kind) for name, kind in types.items()):
             raise TypeError(f"{facts}")
     except TypeError as error:
         path = os.path.join(workdir, FACTS_FILE)

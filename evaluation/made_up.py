@@ -18,9 +18,10 @@ from engine.foreground import foreground
 Array = NDArray[np.floating]
 # A defect counts where it changes a pixel by 2.5 % of the range, as the mean over colours: what is
 # fainter nobody would call a defect.
-VISIBLE = 0.05
+_VISIBLE = 0.05
 _LEAST = 9  # visible pixels at 128 px; less is drawn again
 _TRIALS = 20
+_MOST = 64  # images: enough to judge by, and each has 21 defects a draw
 
 
 class Canvas(NamedTuple):
@@ -52,17 +53,18 @@ def made_up(images: np.ndarray, *, draws: int = 1, seed: int = 0) -> Iterator[Ma
     An image's defects depend on `seed`, on the draw and on its place among the images.
 
     Args:
-      images: float32 [N, H, W, 3] in [-1, 1].
+      images: float32 [N, H, W, 3] in [-1, 1]; of more than 64 the first 64.
       draws: so many times each lighting, each time with other defects.
       seed: of all that is drawn.
     """
+    images = images[:_MOST]
     product = np.asarray(jax.jit(foreground)(images)) > 0
     for draw in range(draws):
         for number, (lighting, light) in enumerate(LIGHTINGS.items()):
-            rng = np.random.default_rng([seed, draw, number])
             pairs: dict[str, list] = {kind: [] for kind in KINDS}
             good = []
             for index, image in enumerate(images):
+                rng = np.random.default_rng([seed, draw, number, index])
                 lit = light(rng, (image + 1) / 2)
                 good.append(lit)
                 other = (images[(index + 1) % len(images)] + 1) / 2
@@ -94,12 +96,18 @@ def _defective(
         row = np.broadcast_to((np.arange(height)[:, None] - middle[0]) / side, product.shape)
         column = np.broadcast_to((np.arange(width) - middle[1]) / side, product.shape)
         changed = np.clip(kind(rng, Canvas(image, other, row, column, side)), 0, 1)
-        visible = 2 * np.abs(changed - image).mean(-1) > VISIBLE
-        # People who draw masks draw regions, without the pixels in them that happen to agree.
-        visible = ndimage.binary_closing(np.pad(visible, 4), iterations=2)[4:-4, 4:-4]
-        if visible.sum() >= _LEAST * (side / 128) ** 2:
+        seen = visible(2 * image, 2 * changed)
+        # Who draws masks draws regions, with the pixels in them that happen to agree.
+        seen = ndimage.binary_closing(np.pad(seen, 4), iterations=2)[4:-4, 4:-4]
+        if seen.sum() >= _LEAST * (side / 128) ** 2:
             break
-    return changed, visible
+    return changed, seen
+
+
+def visible(images: np.ndarray, changed: np.ndarray) -> np.ndarray:
+    """Where images [..., C] in [-1, 1] were changed so that it can be seen: bool [...]."""
+    seen: np.ndarray = np.abs(changed - images).mean(axis=-1) > _VISIBLE
+    return seen
 
 
 # ---------------------------------------------------------------- lightings

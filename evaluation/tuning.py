@@ -6,7 +6,9 @@ the table it was chosen from, is `workdir/tuning.json`, where scoring finds it.
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -14,13 +16,27 @@ import numpy as np
 from sklearn import metrics
 
 from engine.method import Score, Tuning, Variables
+from evaluation.made_up import MadeUp, made_up, visible
 from storage.files import write_json
 
 TUNING_FILE = "tuning.json"
-# A made-up defect counts where it changes a pixel by 2.5 % of the range, as the mean over colours:
-# what is fainter nobody would call a defect.
-_VISIBLE = 0.05
 _SIDE = 128  # pixel metrics are taken of about so many pixels a side: pixels side by side are alike
+
+
+_Terms = dict[tuple, list[float]]
+
+
+class Found(NamedTuple):
+    """How well the defects of one kind are found."""
+
+    image_auroc: float  # against the good images under all lightings
+    pixel_auroc: float  # of the images with defects, and mean over lightings
+    pixel_average_precision: float  # likewise
+
+    @property
+    def merit(self) -> float:
+        """What is chosen by: the mean of image AUROC and pixel average precision."""
+        return (self.image_auroc + self.pixel_average_precision) / 2
 
 
 class Candidate(NamedTuple):
@@ -29,19 +45,20 @@ class Candidate(NamedTuple):
     network: str
     setting: int
     rule: str
-    image_auroc: float
-    pixel_average_precision: float
+    kinds: Mapping[str, Found]
 
-    @property
-    def merit(self) -> float:
-        """What is chosen by: the mean of both."""
-        return (self.image_auroc + self.pixel_average_precision) / 2
+    def mean(self) -> Found:
+        """Over kinds."""
+        return Found(*np.mean(list(self.kinds.values()), axis=0).tolist())
 
 
 def rank_candidates(
     networks: Mapping[str, Variables], tuning: Tuning, images: np.ndarray, *, draws: int
 ) -> list[Candidate]:
     """Scores the made-up defects of `images` in all ways that are open, the best first.
+
+    Best is the smallest `shortfall`: what is near the best for every kind comes before what is the
+    best for one and poor for another. Of a single kind that is the largest merit.
 
     Args:
       networks: variables to choose among, by name; all see the same defects.
@@ -52,52 +69,83 @@ def rank_candidates(
     Raises:
       ValueError: no visible defect was made in any image.
     """
-    corrupt = jax.jit(tuning.corrupt)
-    drawn = [jax.device_get(corrupt(jax.random.key(draw), images)) for draw in range(draws)]
-    defects = [_visible(corrupted, mask, images) for corrupted, mask in drawn]
     scores = jax.jit(tuning.scores)
-    candidates: list[Candidate] = []
-    for name, variables in networks.items():
-        good = jax.device_get(scores(variables, images))
-        bad = [jax.device_get(scores(variables, corrupted)) for corrupted, _ in drawn]
-        for setting in range(len(tuning.settings)):
-            defective = [score[setting] for score in bad]
-            candidates += _judge(
-                name, setting, tuple(tuning.rules), good[setting], defective, defects
-            )
+    candidates = [
+        candidate
+        for name, variables in networks.items()
+        for candidate in _candidates(name, tuning, partial(scores, variables), images, draws)
+    ]
     # Of equals the first stays first: the networks and settings come in order of preference.
-    return sorted(candidates, key=lambda candidate: -candidate.merit)
+    return sorted(candidates, key=partial(shortfall, candidates=candidates))
 
 
-def _visible(corrupted: np.ndarray, mask: np.ndarray, images: np.ndarray) -> np.ndarray:
-    """Where a defect can be seen: bool [N, H, W]."""
-    visible: np.ndarray = (mask > 0) & (np.abs(corrupted - images).mean(axis=-1) > _VISIBLE)
-    return visible
+def shortfall(candidate: Candidate, candidates: Sequence[Candidate]) -> float:
+    """How far it is behind the best of `candidates` on the kind where it is furthest behind."""
+    return max(
+        max(other.kinds[kind].merit for other in candidates) - found.merit
+        for kind, found in candidate.kinds.items()
+    )
 
 
-def _judge(
+def _drawn(tuning: Tuning, images: np.ndarray, draws: int) -> Iterator[MadeUp]:
+    if tuning.corrupt is None:
+        yield from made_up(images, draws=draws)
+        return
+    corrupt = jax.jit(tuning.corrupt)
+    for draw in range(draws):
+        corrupted, mask = jax.device_get(corrupt(jax.random.key(draw), images))
+        seen = (mask > 0) & visible(images, corrupted)
+        yield MadeUp("as it is", images, {"corruption": (corrupted, seen)})
+
+
+def _candidates(
     network: str,
-    setting: int,
-    rules: Sequence[str],
-    good: Score,
-    bad: Sequence[Score],
-    defects: Sequence[np.ndarray],
+    tuning: Tuning,
+    scores: Callable[[np.ndarray], tuple[Score, ...]],
+    images: np.ndarray,
+    draws: int,
 ) -> list[Candidate]:
-    """The candidates of one setting, which differ in the image score alone."""
-    visible = np.concatenate([each.any(axis=(1, 2)) for each in defects])
-    if not visible.any():
+    """Each setting and rule; the rules differ in the image score alone."""
+    good: _Terms = defaultdict(list)
+    bad: _Terms = defaultdict(list)
+    pixels: dict[tuple, list[tuple[float, float]]] = defaultdict(list)
+    for made in _drawn(tuning, images, draws):
+        for setting, score in enumerate(jax.device_get(scores(made.good))):
+            for rule in tuning.rules:
+                good[setting, rule].extend(score.terms[rule])
+        for kind, (defective, seen) in made.defective.items():
+            with_defect = seen.any(axis=(1, 2))
+            if not with_defect.any():
+                continue
+            for setting, score in enumerate(jax.device_get(scores(defective))):
+                pixels[setting, kind].append(_pixel_metrics(seen, score.map))
+                for rule in tuning.rules:
+                    bad[setting, rule, kind].extend(score.terms[rule][with_defect])
+    if not pixels:
         raise ValueError("no made-up defect is visible: raise tuning.corruption.opacity")
-    step = max(1, round(defects[0].shape[1] / _SIDE))
-    pixels = np.concatenate([each[:, ::step, ::step].ravel() for each in defects])
-    maps = np.concatenate([score.map[:, ::step, ::step].ravel() for score in bad])
-    precision = float(metrics.average_precision_score(pixels, maps))
-    labels = np.repeat([0, 1], [len(good.image), visible.sum()])
-    candidates = []
-    for rule in rules:
-        defective = np.concatenate([score.terms[rule] for score in bad])[visible]
-        auroc = float(metrics.roc_auc_score(labels, np.concatenate([good.terms[rule], defective])))
-        candidates.append(Candidate(network, setting, rule, auroc, precision))
-    return candidates
+    kinds = list(dict.fromkeys(kind for _, kind in pixels))
+
+    def found(setting: int, rule: str, kind: str) -> Found:
+        sides = good[setting, rule], bad[setting, rule, kind]
+        labels = np.repeat([0, 1], [len(side) for side in sides])
+        auroc = float(metrics.roc_auc_score(labels, np.concatenate(sides)))
+        return Found(auroc, *np.mean(pixels[setting, kind], axis=0).tolist())
+
+    return [
+        Candidate(network, setting, rule, {kind: found(setting, rule, kind) for kind in kinds})
+        for setting in range(len(tuning.settings))
+        for rule in tuning.rules
+    ]
+
+
+def _pixel_metrics(seen: np.ndarray, maps: np.ndarray) -> tuple[float, float]:
+    """AUROC and average precision of the pixels."""
+    step = max(1, round(seen.shape[1] / _SIDE))
+    labels, values = (each[:, ::step, ::step].ravel() for each in (seen, maps))
+    return (
+        float(metrics.roc_auc_score(labels, values)),
+        float(metrics.average_precision_score(labels, values)),
+    )
 
 
 def write_tuning(
@@ -116,9 +164,9 @@ def write_tuning(
         {
             "network": candidate.network,
             "score": fields(candidate),
-            "image_auroc": candidate.image_auroc,
-            "pixel_average_precision": candidate.pixel_average_precision,
-            "mean": candidate.merit,
+            **candidate.mean()._asdict(),
+            "shortfall": shortfall(candidate, ranked),
+            "kinds": {kind: found._asdict() for kind, found in candidate.kinds.items()},
         }
         for candidate in ranked
     ]

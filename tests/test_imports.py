@@ -28,6 +28,7 @@ METHOD_MAY = {
     "engine.convolution",
     "engine.parallel",
     "engine.make",
+    "engine.foreground",
 }
 # What is imported in one place alone.
 PLACES = {

@@ -11,10 +11,10 @@ from draws import draw, random_images
 from ml_collections import FrozenConfigDict
 
 from ae_jax import corruption, seamless, self_supervised
-from engine.foreground import foreground
 from ae_jax.poisson import Box
 from configs import ssae
 from engine import parallel
+from engine.foreground import foreground
 from engine.method import TrainState
 
 KEY = jax.random.key(0)

@@ -8,7 +8,8 @@ import pytest
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from engine.method import Score, Tuning
-from evaluation import tuning
+from evaluation import made_up, tuning
+from evaluation.tuning import Candidate, Found
 
 
 def corrupt(rng, images):
@@ -49,7 +50,7 @@ def test_the_network_setting_and_rule_that_find_the_defects_are_chosen(normal):
     best = ranked[0]
     assert (best.network, best.setting, best.rule) == ("right", 0, "max")
     assert len(ranked) == 2 * 2 * 2
-    assert best.image_auroc == 1.0
+    assert best.mean().image_auroc == 1.0
 
 
 def test_the_metrics_are_those_of_scikit_learn(normal):
@@ -61,12 +62,34 @@ def test_the_metrics_are_those_of_scikit_learn(normal):
     maps = -np.asarray(made).mean(axis=-1)
     labels = [0] * 5 + [1] * 15
     good = (-normal.mean(axis=-1)).max((1, 2))
-    candidate = found["wrong", 0, "max"]
+    candidate = found["wrong", 0, "max"].kinds["corruption"]
     scored = np.concatenate([good, *[maps.max((1, 2))] * 3])
     assert candidate.image_auroc == pytest.approx(roc_auc_score(labels, scored), abs=1e-6)
-    precision = average_precision_score(np.asarray(mask).ravel() > 0, maps.ravel())
+    pixels = np.asarray(mask).ravel() > 0, maps.ravel()
+    assert candidate.pixel_auroc == pytest.approx(roc_auc_score(*pixels), abs=1e-6)
+    precision = average_precision_score(*pixels)
     assert candidate.pixel_average_precision == pytest.approx(precision, abs=1e-6)
     assert candidate.merit == pytest.approx((candidate.image_auroc + precision) / 2, abs=1e-6)
+
+
+def test_what_is_near_the_best_everywhere_comes_before_what_wins_one_kind():
+    def candidate(*merits):
+        kinds = zip(("blot", "scratch", "stain"), merits, strict=True)
+        return Candidate("own", 0, "max", {kind: Found(m, 0.0, m) for kind, m in kinds})
+
+    steady, winner = candidate(0.8, 0.7, 0.8), candidate(1.0, 1.0, 0.4)
+    both = [winner, steady]
+    assert tuning.shortfall(steady, both) == pytest.approx(0.3)
+    assert tuning.shortfall(winner, both) == pytest.approx(0.4)
+    assert tuning.shortfall(winner, [winner]) == 0
+
+
+def test_where_no_corruption_is_named_the_kinds_of_defects_are_those_of_made_up(normal):
+    images = np.tile(normal, (1, 4, 4, 1))
+    ranked = tuning.rank_candidates(NETWORKS, TUNING._replace(corrupt=None), images, draws=1)
+    assert {tuple(candidate.kinds) for candidate in ranked} == {tuple(made_up.KINDS)}
+    shortfalls = [tuning.shortfall(candidate, ranked) for candidate in ranked]
+    assert shortfalls == sorted(shortfalls)
 
 
 def test_of_equals_the_first_is_chosen(normal):

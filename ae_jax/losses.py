@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import optax
 
 from ae_jax.corruption import CorruptFn
+from ae_jax.head import Restorer
 from ae_jax.labels import graded as labels_of
 from ae_jax.lighting import relight
 from ae_jax.models import Output
@@ -120,8 +121,6 @@ def self_supervised(
         if lighting:
             images = relight(jax.random.fold_in(rng, 2), images, lighting)
         corrupted, mask = corrupt(corrupt_rng, images)
-        inside = (mask > 0).astype(jnp.float32)
-        labels = labels_of(images, corrupted, mask) if graded else inside
         target = images
         if noise:
             batch, *size = images.shape
@@ -140,11 +139,43 @@ def self_supervised(
             zip(("error_clean", "error_corrupted"), over_images(means, mask > 0), strict=True)
         )
         if output.logits is not None:
-            metrics["head"] = jnp.mean(optax.sigmoid_binary_cross_entropy(output.logits, labels))
+            metrics["head"] = _cross_entropy(output.logits, images, corrupted, mask, graded)
             loss += head_weight * metrics["head"]
         return loss, Aux(metrics, updates)
 
     return loss_fn
+
+
+def head_alone(
+    network: Restorer, corrupt: CorruptFn, *, lighting: float = 0.0, graded: bool = True
+) -> LossFn:
+    """Binary cross-entropy of the head, on what the averaged autoencoder restores, which rests.
+
+    Options as `self_supervised` has them.
+    """
+
+    def loss_fn(variables, images, rng):
+        if lighting:
+            images = relight(jax.random.fold_in(rng, 2), images, lighting)
+        corrupted, mask = corrupt(rng, images)
+        restored = network.autoencoder.apply(variables["averaged"], corrupted)
+        logits, updates = network.head.apply(
+            variables["head"],
+            corrupted,
+            restored.reconstructions,
+            train=True,
+            mutable=["batch_stats"],
+        )
+        return _cross_entropy(logits, images, corrupted, mask, graded), Aux({}, {"head": updates})
+
+    return loss_fn
+
+
+def _cross_entropy(
+    logits: jax.Array, images: jax.Array, corrupted: jax.Array, mask: jax.Array, graded: bool
+) -> jax.Array:
+    labels = labels_of(images, corrupted, mask) if graded else (mask > 0).astype(jnp.float32)
+    return jnp.mean(optax.sigmoid_binary_cross_entropy(logits, labels))
 
 
 def region_means(values: jax.Array, inside: jax.Array) -> tuple[jax.Array, jax.Array]:

@@ -2,7 +2,8 @@
 
 Bauer, Nakajima, Müller 2024, arXiv 2206.11723. One stage. Its network learns under the name
 'autoencoder'; 'averaged' is the exponential moving average of its parameters and of its batch
-normalisation's averages, and what scores.
+normalisation's averages, and what scores. With a head (ae_jax/head.py) both learn together in that
+stage, or the head alone in a second one, as 'head' and 'averaged_head'.
 """
 
 import dataclasses
@@ -49,31 +50,48 @@ def build(config: Any, num_train: int, textures: np.ndarray | None = None) -> Me
       textures: images whose content may replace that of others, uint8 [T, S, S, 3].
 
     Raises:
-      ValueError: as `ae_jax.build`; a warm-up as long as the training.
+      ValueError: as `ae_jax.build`; a warm-up as long as the training; no autoencoder, and no head
+        that scores alone.
     """
     side = config.data.crop or config.data.image_size
-    network = make(config.autoencoder)
-    if "head" in config:
-        network = Restorer(network, make(config.head))
+    autoencoder = make(config.autoencoder) if config.autoencoder.fn else None
+    network = Restorer(autoencoder, make(config.head)) if "head" in config else autoencoder
+    if autoencoder is None and ("head" not in config or config.score.map != "head"):
+        raise ValueError(
+            "autoencoder.fn is empty, so that a head alone learns: add a section `head`, and "
+            "--config.score.map=head"
+        )
     for each in {side, config.data.image_size}:  # scored are whole images
         require_fitting(network, each)
-    fields = {name: value for name, value in config.corruption.items() if name != "textures"}
-    corrupt = make(fields, textures)
+    corrupt = _corruption(config.corruption, textures)
+    if "head_training" in config:
+        stages: tuple[Stage, ...] = (
+            _stage(config, num_train, autoencoder, corrupt, side),
+            _head_stage(
+                config, num_train, network, _corruption(config.head_training.corruption, None), side
+            ),
+        )
+    else:
+        stages = (_stage(config, num_train, network, corrupt, side),)
 
     def score_with(fields: Mapping[str, Any]) -> ScoreFn:
         score = make({**config.score, **fields}, network)
         return lambda variables, images: score(_averaged(variables), images)
 
-    return Method(
-        stages=(_stage(config, num_train, network, corrupt, side),),
-        score=score_with({}),
-        tuning=_tuning(config.tuning, network, score_with),
-    )
+    return Method(stages, score_with({}), _tuning(config.tuning, network, score_with))
+
+
+def _corruption(section: Any, textures: np.ndarray | None) -> CorruptFn:
+    return make({name: value for name, value in section.items() if name != "textures"}, textures)
 
 
 def _averaged(variables: Variables) -> Variables:
-    """The variables with the averages in the place of the network that learns."""
-    return {"autoencoder": variables["averaged"]}
+    """The variables with the averages in the place of the networks that learn."""
+    averaged = variables["averaged"]
+    if "averaged_head" in variables:  # the two stages' networks, as one `Restorer` has them
+        head = variables["averaged_head"]
+        averaged = {name: {"autoencoder": averaged[name], "head": head[name]} for name in averaged}
+    return {"autoencoder": averaged}
 
 
 def _stage(config: Any, num_train: int, network: nn.Module, corrupt: CorruptFn, side: int) -> Stage:
@@ -92,29 +110,64 @@ def _stage(config: Any, num_train: int, network: nn.Module, corrupt: CorruptFn, 
         state, metrics = descend(loss, optimizer, "autoencoder", state, images, rng)
         return average(state, section.averaging), metrics
 
-    def pictures(variables: Variables, images: jax.Array) -> dict[str, jax.Array]:
-        images = images[:, :side, :side]
-        corrupted, mask = corrupt(jax.random.key(0), images)
-        shown = [images, corrupted]
-        restored = [
-            reconstruct(network, _averaged(variables), image, train=False)[0].reconstructions
-            for image in shown
-        ]
-        return {
-            "reconstructions": jnp.concatenate([images, restored[0]], axis=2),
-            "restored": jnp.concatenate([corrupted, restored[1], _as_image(mask)], axis=2),
-        }
-
     return Stage(
         "autoencoder",
         init,
         step,
         num_steps,
         (section.batch_size,),
-        pictures,
+        partial(_pictures, network, corrupt, side),
         checks=partial(checks, network, corrupt, side),
         preview=partial(preview, corrupt, side),
     )
+
+
+def _head_stage(
+    config: Any, num_train: int, network: Restorer, corrupt: CorruptFn, side: int
+) -> Stage:
+    """The head alone learns, from what the averaged autoencoder of the first stage restores."""
+    section = config.head_training
+    num_steps = steps_of(section, num_train)
+    optimizer = _optimizer(section, num_steps)
+    loss = make(section.loss, network, corrupt)
+    image = jnp.zeros((1, side, side, 3))
+
+    def init(rng: jax.Array, variables: Variables) -> TrainState:
+        initial = network.head.init(rng, image, image)
+        heads = {"head": initial, "averaged_head": jax.tree.map(jnp.copy, initial)}
+        return init_state({**variables, **heads}, {"head": optimizer})
+
+    def step(state: TrainState, images: jax.Array, rng: jax.Array) -> tuple[TrainState, Metrics]:
+        state, metrics = descend(loss, optimizer, "head", state, images, rng)
+        return average(state, section.averaging, "head", "averaged_head"), metrics
+
+    return Stage(
+        "head",
+        init,
+        step,
+        num_steps,
+        (section.batch_size,),
+        partial(_pictures, network, corrupt, side),
+        checks=partial(checks, network, corrupt, side),
+        preview=partial(preview, corrupt, side),
+    )
+
+
+def _pictures(
+    network: nn.Module, corrupt: CorruptFn, side: int, variables: Variables, images: jax.Array
+) -> dict[str, jax.Array]:
+    """Images and corrupted ones beside what becomes of them, and where the head sees defects."""
+    images = images[:, :side, :side]
+    corrupted, mask = corrupt(jax.random.key(0), images)
+
+    def row(images: jax.Array, *more: jax.Array) -> jax.Array:
+        output, _ = reconstruct(network, _averaged(variables), images, train=False)
+        shown = [images, output.reconstructions, *more]
+        if output.logits is not None:
+            shown.append(_as_image(jax.nn.sigmoid(output.logits)))
+        return jnp.concatenate(shown, axis=2)
+
+    return {"reconstructions": row(images), "restored": row(corrupted, _as_image(mask))}
 
 
 def _tuning(
@@ -159,12 +212,14 @@ def _optimizer(section: Any, num_steps: int) -> optax.GradientTransformation:
     return optax.chain(optax.clip_by_global_norm(section.clip), make(section.optimizer, schedule))
 
 
-def average(state: TrainState, decay: float) -> TrainState:
-    """Moves 'averaged' towards 'autoencoder' by 1 - decay, and faster in the first steps."""
+def average(
+    state: TrainState, decay: float, network: str = "autoencoder", averaged: str = "averaged"
+) -> TrainState:
+    """Moves `averaged` towards `network` by 1 - decay, and faster in the first steps."""
     decay_now = jnp.minimum(decay, (1 + state.step) / (10 + state.step))
-    network, averaged = state.variables["autoencoder"], state.variables["averaged"]
-    averaged = optax.incremental_update(network, averaged, 1 - decay_now)
-    return dataclasses.replace(state, variables={**state.variables, "averaged": averaged})
+    new, old = state.variables[network], state.variables[averaged]
+    moved = optax.incremental_update(new, old, 1 - decay_now)
+    return dataclasses.replace(state, variables={**state.variables, averaged: moved})
 
 
 def checks(

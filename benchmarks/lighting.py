@@ -2,8 +2,8 @@
 
 python -m benchmarks.lighting W1 W2 ... [--json=FILE]
 
-All test images of each run as they are, 10 % brighter, 10 % darker, and unevenly lit (10 % darker on
-the left to 10 % brighter on the right); cut off at white and rounded, as a camera does. The
+All test images of each run as they are, 10 % brighter, 10 % darker, and unevenly lit (10 % darker
+on the left to 10 % brighter on the right); cut off at white and rounded, as a camera does. The
 threshold is the run's own, for the false-alarm rate of its config. Last, good parts that are 30 %
 too dark as a whole count as defects: what a correction of brightness hides. Settings may not be
 chosen by it: these are test images.

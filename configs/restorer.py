@@ -1,8 +1,23 @@
-"""A localising restorer: the self-supervised autoencoder with a head that says where.
+"""A localising restorer: an autoencoder that restores, and a head that says where, for CPUs.
 
 python main.py --config=configs/restorer.py:bottle --config.data.root=DIR --workdir=W
 
-DRAFT of issue 16: its settings are not chosen yet.
+The self-supervised autoencoder of configs/ssae.py, its pixels folded 2x2 into channels, and beside
+it a head on pixels folded 4x4 (ae_jax/head.py); both learn together, from images of which one half
+holds foreign patches and the other parts of other images, pasted without a seam. One setting for
+all products; only which may be mirrored or turned is known of each (configs/augmentation.py). What
+was chosen on what is in docs/restorer.md. Each part can be switched off:
+
+    no head                   --config.training.loss.head_weight=0 --config.score.map=residual
+    the head alone (NSA)      --config.autoencoder.fn= --config.score.map=head
+    foreign patches alone     --config.corruption.weights.seamless=0
+    labels 0 and 1            --config.training.loss.graded=False
+    one light                 --config.training.loss.lighting=0
+    each photo's brightness corrected    --config.data.brightness=True
+
+configs/restorer_head.py gives a finished run of configs/ssae_small.py such a head, and
+configs/restorer_large.py is for a GPU. `:demo` draws its own data and ends within 2 minutes on 2
+CPU cores.
 """
 
 from ml_collections import ConfigDict
@@ -11,10 +26,15 @@ from configs import ssae_small
 
 
 def get_config(category: str = "bottle") -> ConfigDict:
-    """128 px, batch 8, SDC-CCM of 16, 32, 64 features and a head on folded pixels."""
+    """128 px, batch 8, 3,500 steps of Adam 4e-3; the root of the residual times the head."""
     config = ssae_small.get_config(category)
     config.name = "restorer"
-    config.head = dict(fn="ae_jax.head:Head", fold=4, features=(32, 64))
+    config.autoencoder.update(fold=2, features=(24, 48, 64), convolutions=1, blocks=2, branch=16)
+    config.head = dict(
+        fn="ae_jax.head:Head",
+        fold=4,  # pixels along each side that become channels first
+        features=(32, 64),  # there, and at half that resolution
+    )
     config.corruption = dict(
         fn="ae_jax.corruption:mixture",
         corruptions=dict(
@@ -24,11 +44,24 @@ def get_config(category: str = "bottle") -> ConfigDict:
         weights=dict(patches=0.5, seamless=0.5),
         textures="",
     )
-    config.training.num_steps = 2000
-    config.training.averaging = 0.995
+    config.training.update(num_steps=3500, averaging=0.995)
     config.training.schedule.update(peak_value=4e-3, warmup_steps=50)
-    config.training.loss.update(lighting=0.1, head_weight=0.1, graded=True)
-    config.score.update(map="product", smoothing=2.0)
+    config.training.loss.update(
+        lighting=0.1,  # by how much light changes from image to image; 0: not at all
+        head_weight=0.1,  # of the head's cross-entropy
+        graded=True,  # labels by what can be seen; False: 1 wherever something was replaced
+    )
+    config.score.update(map="product", smoothing=2.0, image_score="top", top=0.01)
     del config.tuning.corruption  # evaluation/made_up.py: other defects than training's
-    config.tuning.update(maps=("residual", "head", "product"), corrupted_weights=(), draws=1)
+    config.tuning.update(
+        maps=("residual", "head", "product"),
+        corrupted_weights=(),
+        smoothing=(1.0, 2.0, 4.0),
+        draws=1,
+    )
+    if category == "demo":
+        config.data.image_size = 64
+        config.autoencoder.update(features=(16, 32), branch=8)
+        config.training.num_steps = 400
+        config.score.smoothing = 1.0
     return config

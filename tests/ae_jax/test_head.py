@@ -4,11 +4,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from ml_collections import FrozenConfigDict
 from scipy import ndimage
 
-from ae_jax import folding, head, labels, lighting, losses, score
+from ae_jax import folding, head, labels, lighting, losses, score, self_supervised
 from ae_jax.dilated import DilatedAutoencoder
 from ae_jax.models import Output
+from configs import restorer, restorer_head
+from engine import parallel
+from engine.make import make
 
 KEY = jax.random.key(0)
 
@@ -131,3 +135,50 @@ def test_maps_by_hand():
         score.anomaly_map("head", images, Output(restored))
     with pytest.raises(ValueError, match="must be one of"):
         score.anomaly_map("sum", images, output)
+
+
+def two_stages():
+    config = restorer_head.get_config("demo")
+    config.data.image_size = 32
+    config.autoencoder.update(features=(4,), blocks=1, branch=2, dilations=(1, 2))
+    config.head.update(fold=2, features=(4, 8))
+    config.head_training.batch_size = config.training.batch_size = 8
+    return config
+
+
+def test_the_head_learns_alone_in_a_second_stage():
+    first, second = self_supervised.build(FrozenConfigDict(two_stages()), 16).stages
+    before = second.init(KEY, first.init(KEY, {}).variables)
+    state = parallel.replicate(jax.tree.map(jnp.copy, before))  # which the step uses up
+    images = np.random.default_rng(0).uniform(-1, 0, (8, 1, 1, 32, 32, 3)).astype(np.float32)
+    run = parallel.data_parallel(second.step, 0, lambda held, sent: sent)
+    for _ in range(2):  # the first has a learning rate of 0
+        state, metrics = run(state, (), images)
+    assert np.isfinite(metrics["head_loss"])
+    for name in ("autoencoder", "averaged"):
+        jax.tree.map(np.testing.assert_array_equal, before.variables[name], state.variables[name])
+    for name in ("head", "averaged_head"):
+        old, new = (jax.tree.leaves(each.variables[name]["params"]) for each in (before, state))
+        assert any((a != b).any() for a, b in zip(old, new, strict=True)), name
+
+
+def test_two_stages_score_as_one_network_with_these_parts():
+    method = self_supervised.build(FrozenConfigDict(two_stages()), 16)
+    first, second = method.stages
+    variables = second.init(KEY, first.init(KEY, {}).variables).variables
+    images = jax.random.uniform(KEY, (2, 32, 32, 3), minval=-1, maxval=0)
+    config = two_stages()
+    restored = make(config.autoencoder).apply(variables["averaged"], images).reconstructions
+    logits = make(config.head).apply(variables["averaged_head"], images, restored)
+    expected = jnp.sqrt(jnp.square(images - restored).mean(-1)) * jax.nn.sigmoid(logits)
+    score = method.tuning.score({"smoothing": 0.0})(variables, images)
+    np.testing.assert_allclose(score.map, expected, atol=1e-5)
+
+
+def test_a_head_alone_needs_a_score_of_its_own():
+    config = restorer.get_config("demo")
+    config.autoencoder.fn = ""
+    with pytest.raises(ValueError, match="--config.score.map=head"):
+        self_supervised.build(FrozenConfigDict(config), 16)
+    config.score.map = "head"
+    assert len(self_supervised.build(FrozenConfigDict(config), 16).stages) == 1

@@ -2,6 +2,7 @@
 
 python -m benchmarks.corruption                # full size, for a GPU
 python -m benchmarks.corruption --small        # configs/ssae_small.py, for a CPU
+python -m benchmarks.corruption --restorer     # configs/restorer.py, for a CPU
 
 Times whole steps and corruption alone by turns in one run, on made-up images, and prints medians;
 then the share of the pixels that corruption replaces, over 1,000 images.
@@ -18,7 +19,7 @@ startup.keep_memory()  # as main.py does
 import jax
 import numpy as np
 
-from configs import ssae, ssae_small
+from configs import restorer, ssae, ssae_small
 from engine import parallel
 from engine.make import make
 
@@ -27,11 +28,13 @@ def main() -> None:
     """Prints one table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--small", action="store_true", help="configs/ssae_small.py")
+    parser.add_argument("--restorer", action="store_true", help="configs/restorer.py")
     parser.add_argument("--dtype", default="float32", help="of the convolutions")
     parser.add_argument("--rounds", type=int, default=10)
     arguments = parser.parse_args()
     startup.prepare()
-    config = (ssae_small if arguments.small else ssae).get_config()
+    chosen = restorer if arguments.restorer else ssae_small if arguments.small else ssae
+    config = chosen.get_config()
     config.autoencoder.dtype = arguments.dtype
     stage = make(config.method, config, 16).stages[0]
     size, batch = config.data.image_size, config.training.batch_size

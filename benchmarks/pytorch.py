@@ -108,11 +108,13 @@ class Autoencoder(nn.Module):
         return torch.tanh(self.last(self.up(self.norm(x))))
 
 
-def _adam(network, learning_rate=2e-4, betas=(0.5, 0.999)):
+def adam(network, learning_rate=2e-4, betas=(0.5, 0.999)):
+    """Adam of all parameters."""
     return torch.optim.Adam(network.parameters(), lr=learning_rate, betas=betas)
 
 
-def _descend(optimizer, loss):
+def descend(optimizer, loss):
+    """One step down."""
     optimizer.zero_grad(set_to_none=True)
     loss.backward()
     optimizer.step()
@@ -121,9 +123,9 @@ def _descend(optimizer, loss):
 def fanogan_steps(images, channels_last: bool, compiled: bool) -> dict[str, Step]:
     """critic, generator, encoder and scoring of the original f-AnoGAN on one batch of images."""
     networks = [Generator(), Critic(), Encoder()]
-    images, networks = _placed(images, networks, channels_last)
+    images, networks = placed(images, networks, channels_last)
     generator, critic, encoder = networks
-    optimizers = [_adam(network) for network in networks]
+    optimizers = [adam(network) for network in networks]
     # Compiled modules cannot be differentiated twice, which the penalty does.
     if compiled:
         run_generator, run_critic, run_encoder = map(torch.compile, networks)
@@ -144,11 +146,11 @@ def fanogan_steps(images, channels_last: bool, compiled: bool) -> dict[str, Step
         (slopes,) = torch.autograd.grad(scores, between, create_graph=True)
         penalties = ((slopes.pow(2).sum((1, 2, 3)) + 1e-12).sqrt() - 1).pow(2)
         wasserstein = run_critic(images)[0].mean() - run_critic(fakes)[0].mean()
-        _descend(optimizers[1], 10 * penalties.mean() - wasserstein)
+        descend(optimizers[1], 10 * penalties.mean() - wasserstein)
 
     def generator_step():
         learn(generator)
-        _descend(optimizers[0], -run_critic(run_generator(latents()))[0].mean())
+        descend(optimizers[0], -run_critic(run_generator(latents()))[0].mean())
 
     def residuals():
         made = run_generator(run_encoder(images))
@@ -159,7 +161,7 @@ def fanogan_steps(images, channels_last: bool, compiled: bool) -> dict[str, Step
         learn(encoder)
         generator.eval()
         image, features, _ = residuals()
-        _descend(optimizers[2], image.mean() + features.mean())
+        descend(optimizers[2], image.mean() + features.mean())
         generator.train()
 
     def score():
@@ -184,13 +186,14 @@ def fanogan_steps(images, channels_last: bool, compiled: bool) -> dict[str, Step
 
 def autoencoder_steps(images, channels_last: bool, compiled: bool) -> dict[str, Step]:
     """The autoencoder's step, mean squared error and Adam, on one batch of images."""
-    images, (network,) = _placed(images, [Autoencoder()], channels_last)
-    optimizer = _adam(network, learning_rate=1e-3, betas=(0.9, 0.999))
+    images, (network,) = placed(images, [Autoencoder()], channels_last)
+    optimizer = adam(network, learning_rate=1e-3, betas=(0.9, 0.999))
     run = torch.compile(network) if compiled else network
-    return {"autoencoder": lambda: _descend(optimizer, (run(images) - images).pow(2).mean())}
+    return {"autoencoder": lambda: descend(optimizer, (run(images) - images).pow(2).mean())}
 
 
-def _placed(images, networks, channels_last: bool):
+def placed(images, networks, channels_last: bool):
+    """Images [B, H, W, C] and networks on the device, in one memory format."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     images = torch.from_numpy(images).permute(0, 3, 1, 2).contiguous()
     options = {"memory_format": torch.channels_last} if channels_last else {}

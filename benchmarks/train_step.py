@@ -17,18 +17,21 @@ import argparse
 import json
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import torch
 
+from ae_jax import losses
+from ae_jax.head import Restorer
 from ae_jax.models import ConvolutionalAutoencoder
-from benchmarks import convolution, pytorch
-from configs import fanogan
+from benchmarks import convolution, pytorch, pytorch_restorer
+from configs import fanogan, restorer
 from engine import parallel, residuals
 from engine.make import make
 from engine.method import Aux, descend, init_state
@@ -54,7 +57,7 @@ def fanogan_steps(images: np.ndarray) -> Iterator[tuple[str, Ours]]:
     """critic, generator, encoder and scoring of the original f-AnoGAN."""
     config = fanogan.get_config()
     networks, variables = convolution.started(config)
-    check_parameters(variables)
+    check_parameters(variables, pytorch.num_parameters())
     for name, step, state in convolution.steps(config, networks, variables):
         yield name, training(step, state, images)
     score = jax.jit(make(config.score, networks))
@@ -76,9 +79,26 @@ def autoencoder_steps(images: np.ndarray) -> Iterator[tuple[str, Ours]]:
         return loss, Aux(updates={"autoencoder": updates})
 
     variables = {"autoencoder": jax.jit(network.init)(jax.random.key(0), images[:1])}
-    check_parameters(variables)
+    check_parameters(variables, pytorch.num_parameters())
     step = partial(descend, loss_fn, tx, "autoencoder")
     yield "autoencoder", training(step, init_state(variables, {"autoencoder": tx}), images)
+
+
+def restorer_steps(images: np.ndarray) -> Iterator[tuple[str, Ours]]:
+    """The step of configs/restorer.py, without corruption (benchmarks/corruption.py)."""
+    config = restorer.get_config()
+    network, tx = Restorer(make(config.autoencoder), make(config.head)), optax.adam(1e-3)
+    height, width = images.shape[1:3]
+
+    def corrupt(rng, images):
+        mask = jnp.zeros(images.shape[:3]).at[:, : height // 2, : width // 2].set(1.0)
+        return jnp.where(mask[..., None] > 0, -images, images), mask
+
+    loss = losses.self_supervised(network, corrupt, head_weight=0.1, graded=False)
+    variables = {"autoencoder": jax.jit(network.init)(jax.random.key(0), images[:1])}
+    check_parameters(variables, pytorch_restorer.num_parameters())
+    step = partial(descend, loss, tx, "autoencoder")
+    yield "restorer", training(step, init_state(variables, {"autoencoder": tx}), images)
 
 
 def training(step: Callable, state: Any, images: np.ndarray) -> Ours:
@@ -110,9 +130,8 @@ def measured(compiled: Any, run: Callable[[], Any], seconds: float) -> Ours:
     return Ours(lambda: jax.block_until_ready(run()), cost["flops"], seconds, used)
 
 
-def check_parameters(variables: Any) -> None:
+def check_parameters(variables: Any, theirs: Mapping[str, int]) -> None:
     """Both sides train the same networks: as many parameters each."""
-    theirs = pytorch.num_parameters()
     for name, network in variables.items():
         count = sum(leaf.size for leaf in jax.tree.leaves(network["params"]))
         if count != theirs[name]:
@@ -203,6 +222,7 @@ def main() -> None:
     peaks, rows = [matmul_peak()], []
     for side, batch, ours_of, theirs_of in (
         (64, 32, fanogan_steps, pytorch.fanogan_steps),
+        (128, 8, restorer_steps, pytorch_restorer.steps),
         (256, 16, autoencoder_steps, pytorch.autoencoder_steps),
         (256, 70, autoencoder_steps, pytorch.autoencoder_steps),
     ):

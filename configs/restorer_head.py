@@ -2,8 +2,8 @@
 
 python main.py --config=configs/restorer_head.py:bottle --config.data.root=DIR --reuse=W --workdir=H
 
-W is the workdir of the run of configs/ssae_small.py. Without `--reuse` the first stage is trained here. What else a run of the first config sets must be
-set here too.
+W is the workdir of the run of configs/ssae_small.py. Without `--reuse` the first stage is trained
+here. What else the command of that run set must be set here too.
 """
 
 from ml_collections import ConfigDict

@@ -158,7 +158,8 @@ def head_alone(
         if lighting:
             images = relight(jax.random.fold_in(rng, 2), images, lighting)
         corrupted, mask = corrupt(rng, images)
-        restored = network.autoencoder.apply(variables["averaged"], corrupted)
+        autoencoder: Any = network.autoencoder
+        restored = autoencoder.apply(variables["averaged"], corrupted)
         logits, updates = network.head.apply(
             variables["head"],
             corrupted,

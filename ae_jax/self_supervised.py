@@ -54,8 +54,8 @@ def build(config: Any, num_train: int, textures: np.ndarray | None = None) -> Me
         that scores alone.
     """
     side = config.data.crop or config.data.image_size
-    autoencoder = make(config.autoencoder) if config.autoencoder.fn else None
-    network = Restorer(autoencoder, make(config.head)) if "head" in config else autoencoder
+    autoencoder: Any = make(config.autoencoder) if config.autoencoder.fn else None
+    network: Any = Restorer(autoencoder, make(config.head)) if "head" in config else autoencoder
     if autoencoder is None and ("head" not in config or config.score.map != "head"):
         raise ValueError(
             "autoencoder.fn is empty, so that a head alone learns: add a section `head`, and "

@@ -52,7 +52,7 @@ def read(config: ConfigDict, *, test: bool = True) -> pipeline.Splits:
 
 def facts_of(config: ConfigDict, splits: pipeline.Splits) -> Facts:
     """What a run is bound to besides its config."""
-    light = training_brightness(splits.train.images) if config.data.brightness else None
+    light = training_brightness(np.asarray(splits.train.images)) if config.data.brightness else None
     return Facts(num_train=len(splits.train.images), digest=splits.digest, brightness=light)
 
 

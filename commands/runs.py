@@ -54,7 +54,7 @@ def restore_networks(config: ConfigDict, facts: Facts, workdir: str) -> RunNetwo
     """
     folder, chosen = read_choice(workdir)
     method = inputs.method_of(config, facts)
-    if chosen:
+    if chosen and method.tuning:
         method = method._replace(score=method.tuning.score(chosen))
     variables, step = restore(method, folder)
     origin = {"folder": os.path.relpath(folder, workdir), "stage": method.stages[-1].name}

@@ -27,12 +27,12 @@ def tune(config: ConfigDict, workdir: str) -> dict[str, Any]:
       ValueError, OSError, FloatingPointError: one line that says what is wrong and the way out.
     """
     config = inputs.located(config, workdir)
-    if "tuning" not in config:
+    facts = rejoin(config, workdir)
+    method = inputs.method_of(config, facts)
+    if method.tuning is None:
         raise ValueError(
             f"{config.name} leaves nothing to tune: --mode=tune is for configs/ssae.py"
         )
-    facts = rejoin(config, workdir)
-    method = inputs.method_of(config, facts)
     require_finished(method, restore(method, workdir)[1], workdir)
     splits = inputs.read(config, test=False)
     if not len(splits.calibration.images):

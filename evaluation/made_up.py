@@ -61,7 +61,7 @@ def made_up(images: np.ndarray, *, draws: int = 1, seed: int = 0) -> Iterator[Ma
     product = np.asarray(jax.jit(foreground)(images)) > 0
     for draw in range(draws):
         for number, (lighting, light) in enumerate(LIGHTINGS.items()):
-            pairs: dict[str, list] = {kind: [] for kind in KINDS}
+            pairs: dict[str, list[tuple[Array, np.ndarray]]] = {kind: [] for kind in KINDS}
             good = []
             for index, image in enumerate(images):
                 rng = np.random.default_rng([seed, draw, number, index])
@@ -95,7 +95,7 @@ def _defective(
         middle = at[rng.integers(len(at))]
         row = np.broadcast_to((np.arange(height)[:, None] - middle[0]) / side, product.shape)
         column = np.broadcast_to((np.arange(width) - middle[1]) / side, product.shape)
-        changed = np.clip(kind(rng, Canvas(image, other, row, column, side)), 0, 1)
+        changed = _clipped(kind(rng, Canvas(image, other, row, column, side)))
         seen = visible(2 * image, 2 * changed)
         # Who draws masks draws regions, with the pixels in them that happen to agree.
         seen = ndimage.binary_closing(np.pad(seen, 4), iterations=2)[4:-4, 4:-4]
@@ -120,7 +120,7 @@ def _as_it_is(rng: np.random.Generator, image: Array) -> Array:
 
 def _brightness(rng: np.random.Generator, image: Array) -> Array:
     """Up to 10 % darker or brighter."""
-    return np.clip(image * (1 + rng.uniform(-0.1, 0.1)), 0, 1)
+    return _clipped(image * (1 + rng.uniform(-0.1, 0.1)))
 
 
 def _uneven(rng: np.random.Generator, image: Array) -> Array:
@@ -129,7 +129,7 @@ def _uneven(rng: np.random.Generator, image: Array) -> Array:
     angle = rng.uniform(0, 2 * np.pi)
     row, column = np.linspace(-1, 1, height)[:, None], np.linspace(-1, 1, width)
     across = (row * np.sin(angle) + column * np.cos(angle)) / np.sqrt(2)
-    return np.clip(image * (1 + 0.1 * across[..., None]), 0, 1)
+    return _clipped(image * (1 + 0.1 * across[..., None]))
 
 
 LIGHTINGS = {"as it is": _as_it_is, "brightness": _brightness, "uneven": _uneven}
@@ -151,8 +151,8 @@ def _scratch(rng: np.random.Generator, canvas: Canvas) -> Array:
     along = canvas.row * np.sin(angle) + canvas.column * np.cos(angle)
     across = canvas.column * np.sin(angle) - canvas.row * np.cos(angle) - bend * along**2
     length, width = rng.uniform(0.05, 0.2), rng.uniform(0.003, 0.008)
-    inside = np.clip((width - np.abs(across)) * canvas.side + 0.5, 0, 1)
-    inside *= np.clip((length - np.abs(along)) * canvas.side + 0.5, 0, 1)
+    inside = _clipped((width - np.abs(across)) * canvas.side + 0.5)
+    inside *= _clipped((length - np.abs(along)) * canvas.side + 0.5)
     return canvas.image + _sign(rng) * rng.uniform(0.1, 0.4) * inside[..., None]
 
 
@@ -186,7 +186,7 @@ def _blur(rng: np.random.Generator, canvas: Canvas) -> Array:
 
 def _misplaced_patch(rng: np.random.Generator, canvas: Canvas) -> Array:
     """A region of another good image, from elsewhere, mirrored or turned."""
-    moved = np.rot90(canvas.other, rng.integers(1, 4))
+    moved = np.rot90(canvas.other, int(rng.integers(1, 4)))
     moved = moved if moved.shape == canvas.image.shape else canvas.other[::-1, ::-1]
     shift = [round(s * canvas.side) for s in rng.uniform(-0.2, 0.2, 2)]
     moved = np.roll(moved, shift, (0, 1))
@@ -220,11 +220,16 @@ def _blob(rng: np.random.Generator, canvas: Canvas, radius: float, softness: flo
     turn, waves = np.arctan2(v, u), np.zeros(u.shape)
     for order in (2, 3, 5):
         waves += rng.normal(0, 0.3 / order) * np.cos(order * turn + rng.uniform(0, 2 * np.pi))
-    return np.clip((radius * (1 + waves) - np.hypot(u, v)) / softness + 0.5, 0, 1)
+    return _clipped((radius * (1 + waves) - np.hypot(u, v)) / softness + 0.5)
 
 
 def _mix(image: Array, content: Array, weight: Array) -> Array:
     return image + weight[..., None] * (content - image)
+
+
+def _clipped(values: Array) -> Array:
+    inside: Array = np.clip(values, 0, 1)
+    return inside
 
 
 def _sign(rng: np.random.Generator) -> float:

@@ -23,7 +23,7 @@ TUNING_FILE = "tuning.json"
 _SIDE = 128  # pixel metrics are taken of about so many pixels a side: pixels side by side are alike
 
 
-_Terms = dict[tuple, list[float]]
+_Terms = dict[tuple[Any, ...], list[float]]
 
 
 class Found(NamedTuple):
@@ -108,7 +108,7 @@ def _candidates(
     """Each setting and rule; the rules differ in the image score alone."""
     good: _Terms = defaultdict(list)
     bad: _Terms = defaultdict(list)
-    pixels: dict[tuple, list[tuple[float, float]]] = defaultdict(list)
+    pixels: dict[tuple[int, str], list[tuple[float, float]]] = defaultdict(list)
     for made in _drawn(tuning, images, draws):
         for setting, score in enumerate(jax.device_get(scores(made.good))):
             for rule in tuning.rules:

@@ -13,6 +13,7 @@ from commands.evaluate import require_judgement
 from data import pipeline
 from data.check import CALIBRATION, check_data
 from data.images import one_line
+from engine import brightness
 from engine.make import resolve
 from evaluation import threshold
 
@@ -38,6 +39,8 @@ def check(config: ConfigDict, workdir: str) -> int:
         print("The images of 'demo' are made when a run starts: there are none to check.")
     else:
         problems += _check_images(config)
+    if config.data.brightness:
+        print(brightness.statement(None))
     problems += _config_problems(config)
     for problem in problems:
         print(f"problem: {problem}")

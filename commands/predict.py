@@ -10,7 +10,7 @@ from commands.runs import restore_detector
 from data import photos
 from deploy import prediction
 from deploy.prediction import Prediction
-from engine import startup
+from engine import brightness, startup
 
 _BATCH = 32
 
@@ -53,6 +53,8 @@ def predict(workdir: str, pattern: str, output: str) -> int:
     startup.give_back_memory()
     detector = restore_detector(workdir)
     paths = photos.find(pattern)
+    if detector.facts.brightness is not None:
+        print(brightness.statement(detector.facts.brightness))
     batch_size = min(_BATCH, len(paths))
     start = time.perf_counter()
     counts = prediction.predict_all(

@@ -27,12 +27,13 @@ def tune(config: ConfigDict, workdir: str) -> dict[str, Any]:
       ValueError, OSError, FloatingPointError: one line that says what is wrong and the way out.
     """
     config = inputs.located(config, workdir)
-    facts = rejoin(config, workdir)
-    method = inputs.method_of(config, facts)
-    if method.tuning is None:
+    if "tuning" not in config:
         raise ValueError(
-            f"{config.name} leaves nothing to tune: --mode=tune is for configs/ssae.py"
+            f"{config.name} leaves nothing to tune: --mode=tune is for configs/restorer.py and "
+            "configs/ssae.py"
         )
+    facts = rejoin(config, workdir)
+    method: Any = inputs.method_of(config, facts)  # of one that has a section `tuning`
     require_finished(method, restore(method, workdir)[1], workdir)
     splits = inputs.read(config, test=False)
     if not len(splits.calibration.images):

@@ -19,5 +19,5 @@ def get_config(category: str = "bottle") -> ConfigDict:
     config.head.features = (64, 128)
     config.training.update(num_steps=5000, batch_size=32, averaging=0.999)
     config.training.schedule.update(peak_value=2e-3, warmup_steps=250)
-    config.score.smoothing = 4.0
+    config.score.smoothing = 2.0
     return config

@@ -18,6 +18,15 @@ _SIDE = 64  # pixels of about so many a side are looked at
 _DARKEST = 1 / 255
 
 
+def statement(target: float | None) -> str:
+    """What the correction does, in one line; None: to what is not known yet."""
+    known = "" if target is None else f", {255 * target:.0f} of 255"
+    return (
+        f"The brightness of each image is corrected to that of the training images{known}, by a "
+        f"factor of {LARGEST} at most: a part that is wholly too dark or too bright is not found."
+    )
+
+
 def brightness(images: jax.Array) -> jax.Array:
     """The median of each image's grey values, from 0 to 1: [B] of [B, H, W, C] in [-1, 1]."""
     step = max(1, min(images.shape[1:3]) // _SIDE)

@@ -92,3 +92,9 @@ def test_a_method_without_tuning_checks_and_preview_keeps_none():
     stage = Stage("one", None, None, 1, (2,), None)
     method = brightness.with_correction(Method((stage,), None), 0.3)
     assert method.tuning is method.stages[0].checks is method.stages[0].preview is None
+
+
+def test_the_statement_says_to_what_and_what_it_hides():
+    assert "the training images, 128 of 255, by a factor of 1.5" in brightness.statement(0.5)
+    assert "the training images, by a factor" in brightness.statement(None)
+    assert "wholly too dark" in brightness.statement(None)

@@ -1,0 +1,100 @@
+"""The localising restorer's runs: corrected brightness, tuning, and sides that do not fold."""
+
+import json
+import os
+
+import numpy as np
+import pytest
+from conftest import shrink
+from ml_collections import ConfigDict
+from PIL import Image
+
+import commands
+from configs import restorer
+
+SIDE = 32
+
+
+def save(path, rng, *, bright=False):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = rng.integers(60, 120, (SIDE, SIDE, 3)).astype(np.uint8)
+    if bright:
+        pixels[8:18, 8:18] = 250
+    Image.fromarray(pixels).save(path)
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    """A small category."""
+    root, rng = tmp_path_factory.mktemp("parts"), np.random.default_rng(0)
+    for i in range(20):
+        save(root / "nut" / "train" / "good" / f"{i}.png", rng)
+    for i in range(3):
+        save(root / "nut" / "test" / "good" / f"{i}.png", rng)
+        save(root / "nut" / "test" / "dent" / f"{i}.png", rng, bright=True)
+    return root
+
+
+def small(config, root):
+    config = shrink(config)
+    config.data.update(
+        image_size=SIDE, root=str(root), prepared=str(root / "prepared"), calibration=0.3
+    )
+    config.head.update(fold=2, features=(4, 4))
+    return config
+
+
+def stored(workdir):
+    with open(os.path.join(workdir, "config.json")) as file:
+        return ConfigDict(json.load(file))
+
+
+@pytest.fixture(scope="module")
+def finished(root):
+    """A run of the restorer with corrected brightness."""
+    config = small(restorer.get_config("nut"), root)
+    config.data.brightness = True
+    config.corruption.weights.seamless = 0  # which takes long to compile
+    config.tuning.smoothing = (1.0,)
+    workdir = str(root / "run")
+    return commands.train(config, workdir), workdir
+
+
+def test_the_brightness_of_training_is_stored_and_said(root, finished, tmp_path, capsys):
+    _, workdir = finished
+    with open(os.path.join(workdir, "facts.json")) as file:
+        brightness = json.load(file)["brightness"]
+    assert 85 / 255 < brightness < 95 / 255
+    commands.predict(workdir, str(root / "nut" / "test" / "good"), str(tmp_path / "out"))
+    assert f"corrected to that of the training images, {255 * brightness:.0f} of 255" in (
+        capsys.readouterr().out
+    )
+    assert commands.check(stored(workdir), "") == 0
+    assert "a part that is wholly too dark or too bright is not found" in capsys.readouterr().out
+
+
+def test_a_lamp_that_ages_changes_no_score_where_brightness_is_corrected(finished):
+    score = commands.restore_scorer(finished[1])
+    rng = np.random.default_rng(1)
+    image = 2 * rng.integers(30, 60, (SIDE, SIDE, 3)).astype(np.uint8)
+    darker = (image * 0.75).astype(np.uint8)
+    assert score(darker).score == pytest.approx(score(image).score, rel=0.05)
+
+
+def test_tuning_chooses_map_smoothing_and_rule_on_defects_that_training_does_not_make(finished):
+    content = commands.tune(stored(finished[1]), finished[1])
+    assert len(content["candidates"]) == 3 * 1 * 5  # maps, smoothings, image scores
+    fields = content["chosen"]["score"]
+    assert set(fields) >= {"map", "smoothing", "image_score"}
+    assert list(content["candidates"][0]["kinds"])[:2] == ["blot", "scratch"]
+    shortfalls = [candidate["shortfall"] for candidate in content["candidates"]]
+    assert shortfalls == sorted(shortfalls)
+    after = commands.evaluate(stored(finished[1]), finished[1])
+    assert after["score"] == fields
+
+
+def test_sides_that_do_not_fold_are_told_with_the_nearest_that_do(root, tmp_path):
+    config = small(restorer.get_config("nut"), root)
+    config.data.image_size = 36
+    with pytest.raises(ValueError, match="do not divide by 8: choose 32 px or 40 px"):
+        commands.train(config, str(tmp_path / "run"))

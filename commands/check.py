@@ -40,7 +40,7 @@ def check(config: ConfigDict, workdir: str) -> int:
     else:
         problems += _check_images(config)
     if config.data.brightness:
-        print(brightness.statement(None))
+        print(brightness.correction(None))
     problems += _config_problems(config)
     for problem in problems:
         print(f"problem: {problem}")

@@ -54,7 +54,7 @@ def predict(workdir: str, pattern: str, output: str) -> int:
     detector = restore_detector(workdir)
     paths = photos.find(pattern)
     if detector.facts.brightness is not None:
-        print(brightness.statement(detector.facts.brightness))
+        print(brightness.correction(detector.facts.brightness))
     batch_size = min(_BATCH, len(paths))
     start = time.perf_counter()
     counts = prediction.predict_all(

@@ -54,9 +54,10 @@ def tune(config: ConfigDict, workdir: str) -> dict[str, Any]:
         draws=config.tuning.draws,
     )
     why = (
-        "smallest shortfall, over the kinds of made-up defects, behind what finds each kind best "
-        "by the mean of image AUROC and pixel average precision; in each of "
-        f"{len(images)} held-out normal images {config.tuning.draws} times; no test image was seen"
+        "smallest regret: how far it is behind what finds a kind of made-up defect best, by the "
+        "mean of image AUROC and pixel average precision, on the kind where that is most; "
+        f"{config.tuning.draws} draws of defects in each of {len(images)} held-out normal images; "
+        "no test image was seen"
     )
     content = tuning.write_tuning(workdir, ranked, method.tuning, folders, why)
     print(tuning.tuning_summary(content))

@@ -18,7 +18,7 @@ _SIDE = 64  # pixels of about so many a side are looked at
 _DARKEST = 1 / 255
 
 
-def statement(target: float | None) -> str:
+def correction(target: float | None) -> str:
     """What the correction does, in one line; None: to what is not known yet."""
     known = "" if target is None else f", {255 * target:.0f} of 255"
     return (

@@ -61,14 +61,14 @@ def made_up(images: np.ndarray, *, draws: int = 1, seed: int = 0) -> Iterator[Ma
     product = np.asarray(jax.jit(foreground)(images)) > 0
     for draw in range(draws):
         for number, (lighting, light) in enumerate(LIGHTINGS.items()):
-            pairs: dict[str, list[tuple[Array, np.ndarray]]] = {kind: [] for kind in KINDS}
+            pairs: dict[str, list[tuple[Array, np.ndarray]]] = {kind: [] for kind in DEFECT_KINDS}
             good = []
             for index, image in enumerate(images):
                 rng = np.random.default_rng([seed, draw, number, index])
                 lit = light(rng, (image + 1) / 2)
                 good.append(lit)
                 other = (images[(index + 1) % len(images)] + 1) / 2
-                for kind, draw_kind in KINDS.items():
+                for kind, draw_kind in DEFECT_KINDS.items():
                     pairs[kind].append(_defective(rng, draw_kind, lit, other, product[index]))
             yield MadeUp(
                 lighting,
@@ -200,7 +200,7 @@ def _faint_stain(rng: np.random.Generator, canvas: Canvas) -> Array:
     return canvas.image + region[..., None] * tint
 
 
-KINDS: dict[str, Kind] = {
+DEFECT_KINDS: dict[str, Kind] = {
     "blot": _blot,
     "scratch": _scratch,
     "missing part": _missing_part,

@@ -57,7 +57,7 @@ def rank_candidates(
 ) -> list[Candidate]:
     """Scores the made-up defects of `images` in all ways that are open, the best first.
 
-    Best is the smallest `shortfall`: what is near the best for every kind comes before what is the
+    Best is the smallest `regret`: what is near the best for every kind comes before what is the
     best for one and poor for another. Of a single kind that is the largest merit.
 
     Args:
@@ -76,10 +76,10 @@ def rank_candidates(
         for candidate in _candidates(name, tuning, partial(scores, variables), images, draws)
     ]
     # Of equals the first stays first: the networks and settings come in order of preference.
-    return sorted(candidates, key=partial(shortfall, candidates=candidates))
+    return sorted(candidates, key=partial(regret, candidates=candidates))
 
 
-def shortfall(candidate: Candidate, candidates: Sequence[Candidate]) -> float:
+def regret(candidate: Candidate, candidates: Sequence[Candidate]) -> float:
     """How far it is behind the best of `candidates` on the kind where it is furthest behind."""
     return max(
         max(other.kinds[kind].merit for other in candidates) - found.merit
@@ -165,7 +165,7 @@ def write_tuning(
             "network": candidate.network,
             "score": fields(candidate),
             **candidate.mean()._asdict(),
-            "shortfall": shortfall(candidate, ranked),
+            "regret": regret(candidate, ranked),
             "kinds": {kind: found._asdict() for kind, found in candidate.kinds.items()},
         }
         for candidate in ranked

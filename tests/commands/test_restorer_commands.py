@@ -87,8 +87,8 @@ def test_tuning_chooses_map_smoothing_and_rule_on_defects_that_training_does_not
     fields = content["chosen"]["score"]
     assert set(fields) >= {"map", "smoothing", "image_score"}
     assert list(content["candidates"][0]["kinds"])[:2] == ["blot", "scratch"]
-    shortfalls = [candidate["shortfall"] for candidate in content["candidates"]]
-    assert shortfalls == sorted(shortfalls)
+    regrets = [candidate["regret"] for candidate in content["candidates"]]
+    assert regrets == sorted(regrets)
     after = commands.evaluate(stored(finished[1]), finished[1])
     assert after["score"] == fields
 

@@ -95,6 +95,6 @@ def test_a_method_without_tuning_checks_and_preview_keeps_none():
 
 
 def test_the_statement_says_to_what_and_what_it_hides():
-    assert "the training images, 128 of 255, by a factor of 1.5" in brightness.statement(0.5)
-    assert "the training images, by a factor" in brightness.statement(None)
-    assert "wholly too dark" in brightness.statement(None)
+    assert "the training images, 128 of 255, by a factor of 1.5" in brightness.correction(0.5)
+    assert "the training images, by a factor" in brightness.correction(None)
+    assert "wholly too dark" in brightness.correction(None)

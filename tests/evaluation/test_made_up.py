@@ -25,7 +25,7 @@ def draws(images):
 def test_each_light_has_each_kind(images, draws):
     assert [made.lighting for made in draws] == list(made_up.LIGHTINGS)
     for made in draws:
-        assert list(made.defective) == list(made_up.KINDS)
+        assert list(made.defective) == list(made_up.DEFECT_KINDS)
         for defective, seen in made.defective.values():
             assert defective.shape == images.shape and defective.dtype == np.float32
             assert seen.shape == images.shape[:3] and seen.dtype == bool

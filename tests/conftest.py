@@ -29,6 +29,7 @@ _PATHS = os.environ.get("PYTHONPATH", "").split(os.pathsep)
 os.environ["PYTHONPATH"] = os.pathsep.join([str(_OFFLINE), *filter(None, _PATHS)])
 runpy.run_path(str(_OFFLINE / "sitecustomize.py"))
 
+import jax
 import numpy as np
 import pytest
 from ml_collections import ConfigDict
@@ -101,6 +102,17 @@ def images() -> np.ndarray:
     y, x = np.mgrid[-1:1:16j, -1:1:16j]
     disc = np.where(x**2 + y**2 < 0.5, 0.6, -0.6)[None, :, :, None]
     return (disc + 0.1 * rng.standard_normal((16, 16, 16, 3))).astype(np.float32)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def few_mappings() -> Iterator[None]:
+    """Lets go of what a module's tests compiled.
+
+    A compiled program takes some hundred memory mappings, of which Linux gives a process 65,530;
+    where there are no more XLA aborts.
+    """
+    yield
+    jax.clear_caches()
 
 
 @pytest.fixture(autouse=True)

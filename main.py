@@ -208,7 +208,12 @@ def _ended_nothing(unraisable: Any) -> None:
 
 
 def _worth_reading(record: python_logging.LogRecord) -> bool:
-    """Orbax and TFDS say much that is of no use to the reader; Orbax's errors come up anyway."""
+    """Orbax and TFDS say much that is of no use to the reader; Orbax's errors come up anyway.
+
+    Of its tasks that failed beside the first, such as on a full disk, asyncio prints tracebacks.
+    """
+    if record.name == "asyncio":
+        return False
     if "-packages" not in record.pathname:
         return True
     return record.levelno > python_logging.INFO and "orbax" not in record.pathname

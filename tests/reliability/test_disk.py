@@ -83,6 +83,22 @@ def test_disk_that_becomes_full(root, disk, tmp_path, times, tries):
             assert checkpoint.newest(str(copy), "autoencoder")["step"] >= 100
 
 
+def test_tasks_that_failed_in_the_background_print_no_traceback():
+    """Orbax writes arrays in tasks; of those that nobody waited for asyncio prints the errors."""
+    script = """
+import logging
+import main
+from absl import logging as absl_logging
+absl_logging.use_absl_handler()
+absl_logging.get_absl_handler().addFilter(main._worth_reading)
+for name in ("asyncio", "other"):
+    logging.getLogger(name).error("Task exception was never retrieved: %s", name)
+"""
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "retrieved: other" in done.stderr and "retrieved: asyncio" not in done.stderr
+
+
 def run(inside, line):
     return subprocess.run([*inside, "sh", "-c", line], capture_output=True)
 

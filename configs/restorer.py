@@ -62,5 +62,5 @@ def get_config(category: str = "bottle") -> ConfigDict:
     if category == "demo":
         config.data.image_size = 64
         config.autoencoder.update(features=(16, 32), branch=8)
-        config.training.num_steps = 400
+        config.training.num_steps = 250
     return config

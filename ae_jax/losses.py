@@ -118,8 +118,7 @@ def self_supervised(
 
     def loss_fn(variables, images, rng):
         corrupt_rng, noise_rng = jax.random.split(rng)
-        if lighting:
-            images = relight(jax.random.fold_in(rng, 2), images, lighting)
+        images = _lit(rng, images, lighting)
         corrupted, mask = corrupt(corrupt_rng, images)
         target = images
         if noise:
@@ -155,8 +154,7 @@ def head_alone(
     """
 
     def loss_fn(variables, images, rng):
-        if lighting:
-            images = relight(jax.random.fold_in(rng, 2), images, lighting)
+        images = _lit(rng, images, lighting)
         corrupted, mask = corrupt(rng, images)
         autoencoder: Any = network.autoencoder
         restored = autoencoder.apply(variables["averaged"], corrupted)
@@ -170,6 +168,11 @@ def head_alone(
         return _cross_entropy(logits, images, corrupted, mask, graded), Aux({}, {"head": updates})
 
     return loss_fn
+
+
+def _lit(rng: jax.Array, images: jax.Array, lighting: float) -> jax.Array:
+    """The images under other light; what else `rng` is split into stays as it is without."""
+    return relight(jax.random.fold_in(rng, 2), images, lighting) if lighting else images
 
 
 def _cross_entropy(

@@ -65,11 +65,10 @@ def build(config: Any, num_train: int, textures: np.ndarray | None = None) -> Me
         require_fitting(network, each)
     corrupt = _corruption(config.corruption, textures)
     if "head_training" in config:
+        corrupt_for_head = _corruption(config.head_training.corruption, textures)
         stages: tuple[Stage, ...] = (
             _stage(config, num_train, autoencoder, corrupt, side),
-            _head_stage(
-                config, num_train, network, _corruption(config.head_training.corruption, None), side
-            ),
+            _head_stage(config, num_train, network, corrupt_for_head, side),
         )
     else:
         stages = (_stage(config, num_train, network, corrupt, side),)
@@ -95,30 +94,14 @@ def _averaged(variables: Variables) -> Variables:
 
 
 def _stage(config: Any, num_train: int, network: nn.Module, corrupt: CorruptFn, side: int) -> Stage:
-    section = config.training
-    num_steps = steps_of(section, num_train)
-    optimizer = _optimizer(section, num_steps)
-    loss = make(section.loss, network, corrupt)
+    """All that there is learns together."""
     image = jnp.zeros((1, side, side, 3))
 
-    def init(rng: jax.Array, variables: Variables) -> TrainState:
-        initial = network.init(rng, image)
-        networks = {"autoencoder": initial, "averaged": jax.tree.map(jnp.copy, initial)}
-        return init_state(networks, {"autoencoder": optimizer})
+    def start(rng: jax.Array, variables: Variables) -> Variables:
+        return {"autoencoder": network.init(rng, image)}
 
-    def step(state: TrainState, images: jax.Array, rng: jax.Array) -> tuple[TrainState, Metrics]:
-        state, metrics = descend(loss, optimizer, "autoencoder", state, images, rng)
-        return average(state, section.averaging), metrics
-
-    return Stage(
-        "autoencoder",
-        init,
-        step,
-        num_steps,
-        (section.batch_size,),
-        partial(_pictures, network, corrupt, side),
-        checks=partial(checks, network, corrupt, side),
-        preview=partial(preview, corrupt, side),
+    return _trained(
+        "autoencoder", "averaged", config.training, num_train, network, corrupt, side, start
     )
 
 
@@ -126,23 +109,42 @@ def _head_stage(
     config: Any, num_train: int, network: Restorer, corrupt: CorruptFn, side: int
 ) -> Stage:
     """The head alone learns, from what the averaged autoencoder of the first stage restores."""
-    section = config.head_training
+    image = jnp.zeros((1, side, side, 3))
+
+    def start(rng: jax.Array, variables: Variables) -> Variables:
+        return {**variables, "head": network.head.init(rng, image, image)}
+
+    return _trained(
+        "head", "averaged_head", config.head_training, num_train, network, corrupt, side, start
+    )
+
+
+def _trained(
+    name: str,
+    averaged: str,
+    section: Any,
+    num_train: int,
+    network: nn.Module,
+    corrupt: CorruptFn,
+    side: int,
+    start: Callable[[jax.Array, Variables], Variables],
+) -> Stage:
+    """A stage in which the network `name`, which is among what `start` gives, learns."""
     num_steps = steps_of(section, num_train)
     optimizer = _optimizer(section, num_steps)
     loss = make(section.loss, network, corrupt)
-    image = jnp.zeros((1, side, side, 3))
 
     def init(rng: jax.Array, variables: Variables) -> TrainState:
-        initial = network.head.init(rng, image, image)
-        heads = {"head": initial, "averaged_head": jax.tree.map(jnp.copy, initial)}
-        return init_state({**variables, **heads}, {"head": optimizer})
+        networks = start(rng, variables)
+        copy = jax.tree.map(jnp.copy, networks[name])
+        return init_state({**networks, averaged: copy}, {name: optimizer})
 
     def step(state: TrainState, images: jax.Array, rng: jax.Array) -> tuple[TrainState, Metrics]:
-        state, metrics = descend(loss, optimizer, "head", state, images, rng)
-        return average(state, section.averaging, "head", "averaged_head"), metrics
+        state, metrics = descend(loss, optimizer, name, state, images, rng)
+        return average(state, section.averaging, name, averaged), metrics
 
     return Stage(
-        "head",
+        name,
         init,
         step,
         num_steps,

@@ -21,6 +21,7 @@ from commands import inputs
 from commands.runs import Detector, restore_detector
 from data.decoded import Images
 from engine import startup
+from evaluation import scoring
 
 _BATCH = 32
 _TOO_DARK = 0.7
@@ -38,12 +39,11 @@ def gained(gain: float | np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
 
 def scores(detector: Detector, images: Images, light: Callable) -> np.ndarray:
     """The image scores under a light: [N]."""
-    scorer, found = detector.scorer(), []
-    for start in range(0, len(images.images), _BATCH):
-        batch = light(np.asarray(images.images[start : start + _BATCH]))
-        padded = np.concatenate([batch, np.repeat(batch[:1], _BATCH - len(batch), axis=0)])
-        found.append(np.asarray(scorer(padded).image)[: len(batch)])
-    return np.concatenate(found)
+    starts = range(0, len(images.images), _BATCH)
+    batches = (light(np.asarray(images.images[start : start + _BATCH])) for start in starts)
+    return np.concatenate(
+        [score.image for score in scoring.scores(detector.scorer(), batches, _BATCH)]
+    )
 
 
 def under_lights(workdir: str) -> Mapping[str, Mapping[str, float]]:

@@ -19,6 +19,7 @@ def get_config(category: str = "bottle") -> ConfigDict:
     loss = joint.training.loss
     config.head_training = joint.training
     config.head_training.update(corruption=joint.corruption, num_steps=2000)
+    del config.head_training.corruption.textures  # those of the first stage serve both
     config.head_training.loss = dict(
         fn="ae_jax.losses:head_alone", lighting=loss.lighting, graded=loss.graded
     )

@@ -45,19 +45,19 @@ def score_to_disk(scorer: Scorer, batches: Iterable[np.ndarray], size: int, fold
       ValueError: there is no image.
       OSError: the disk is full.
     """
-    maps, reconstructions, scores = rows.temporary(folder), rows.temporary(folder), []
-    for score in _scores(scorer, batches, size):
+    maps, reconstructions, small = rows.temporary(folder), rows.temporary(folder), []
+    for score in scores(scorer, batches, size):
         maps.append(score.map)
         for image in () if score.reconstruction is None else score.reconstruction:
             reconstructions.append(to_pixels(image)[None])
-        scores.append(score._replace(map=None, reconstruction=None))
-    return _joined(scores)._replace(
+        small.append(score._replace(map=None, reconstruction=None))
+    return _joined(small)._replace(
         map=maps, reconstruction=reconstructions if len(reconstructions) else None
     )
 
 
-def _scores(scorer: Scorer, batches: Iterable[np.ndarray], size: int) -> Iterator[Any]:
-    """The scores of each batch, as NumPy arrays."""
+def scores(scorer: Scorer, batches: Iterable[np.ndarray], size: int) -> Iterator[Any]:
+    """The scores of each batch, as NumPy arrays; `size` is that of `score_to_disk`."""
     for images in batches:
         size = size or len(images)
         count = len(images)

@@ -22,7 +22,6 @@ from storage.files import write_json
 TUNING_FILE = "tuning.json"
 _SIDE = 128  # pixel metrics are taken of about so many pixels a side: pixels side by side are alike
 
-
 _Terms = dict[tuple[Any, ...], list[float]]
 
 
@@ -57,7 +56,7 @@ def rank_candidates(
 ) -> list[Candidate]:
     """Scores the made-up defects of `images` in all ways that are open, the best first.
 
-    Best is the smallest `regret`: what is near the best for every kind comes before what is the
+    Best is the smallest of `regrets`: what is near the best for every kind comes before what is the
     best for one and poor for another. Of a single kind that is the largest merit.
 
     Args:
@@ -70,21 +69,24 @@ def rank_candidates(
       ValueError: no visible defect was made in any image.
     """
     scores = jax.jit(tuning.scores)
+    seen = {
+        name: _Seen(defaultdict(list), defaultdict(list), defaultdict(list)) for name in networks
+    }
+    for made in _drawn(tuning, images, draws):
+        for name, variables in networks.items():
+            _look(seen[name], made, partial(scores, variables), tuning.rules)
     candidates = [
-        candidate
-        for name, variables in networks.items()
-        for candidate in _candidates(name, tuning, partial(scores, variables), images, draws)
+        candidate for name in networks for candidate in _candidates(name, seen[name], tuning)
     ]
     # Of equals the first stays first: the networks and settings come in order of preference.
-    return sorted(candidates, key=partial(regret, candidates=candidates))
+    return [candidates[index] for index in np.argsort(regrets(candidates), kind="stable")]
 
 
-def regret(candidate: Candidate, candidates: Sequence[Candidate]) -> float:
-    """How far it is behind the best of `candidates` on the kind where it is furthest behind."""
-    return max(
-        max(other.kinds[kind].merit for other in candidates) - found.merit
-        for kind, found in candidate.kinds.items()
-    )
+def regrets(candidates: Sequence[Candidate]) -> list[float]:
+    """How far each is behind the best of all on the kind where it is furthest behind."""
+    merits = np.array([[found.merit for found in each.kinds.values()] for each in candidates])
+    behind: list[float] = (merits.max(axis=0) - merits).max(axis=1).tolist()
+    return behind
 
 
 def _drawn(tuning: Tuning, images: np.ndarray, draws: int) -> Iterator[MadeUp]:
@@ -98,38 +100,45 @@ def _drawn(tuning: Tuning, images: np.ndarray, draws: int) -> Iterator[MadeUp]:
         yield MadeUp("as it is", images, {"corruption": (corrupted, seen)})
 
 
-def _candidates(
-    network: str,
-    tuning: Tuning,
+class _Seen(NamedTuple):
+    """Scores and pixel metrics of one network, so far."""
+
+    good: _Terms  # by setting and rule
+    bad: _Terms  # by setting, rule and kind
+    pixels: dict[tuple[int, str], list[tuple[float, float]]]
+
+
+def _look(
+    seen: _Seen,
+    made: MadeUp,
     scores: Callable[[np.ndarray], tuple[Score, ...]],
-    images: np.ndarray,
-    draws: int,
-) -> list[Candidate]:
-    """Each setting and rule; the rules differ in the image score alone."""
-    good: _Terms = defaultdict(list)
-    bad: _Terms = defaultdict(list)
-    pixels: dict[tuple[int, str], list[tuple[float, float]]] = defaultdict(list)
-    for made in _drawn(tuning, images, draws):
-        for setting, score in enumerate(jax.device_get(scores(made.good))):
-            for rule in tuning.rules:
-                good[setting, rule].extend(score.terms[rule])
-        for kind, (defective, seen) in made.defective.items():
-            with_defect = seen.any(axis=(1, 2))
-            if not with_defect.any():
-                continue
-            for setting, score in enumerate(jax.device_get(scores(defective))):
-                pixels[setting, kind].append(_pixel_metrics(seen, score.map))
-                for rule in tuning.rules:
-                    bad[setting, rule, kind].extend(score.terms[rule][with_defect])
-    if not pixels:
+    rules: Mapping[str, Any],
+) -> None:
+    """Adds what is found of one draw to `seen`; the rules differ in the image score alone."""
+    for setting, score in enumerate(jax.device_get(scores(made.good))):
+        for rule in rules:
+            seen.good[setting, rule].extend(score.terms[rule])
+    for kind, (defective, where) in made.defective.items():
+        with_defect = where.any(axis=(1, 2))
+        if not with_defect.any():
+            continue
+        for setting, score in enumerate(jax.device_get(scores(defective))):
+            seen.pixels[setting, kind].append(_pixel_metrics(where, score.map))
+            for rule in rules:
+                seen.bad[setting, rule, kind].extend(score.terms[rule][with_defect])
+
+
+def _candidates(network: str, seen: _Seen, tuning: Tuning) -> list[Candidate]:
+    """Each setting and rule."""
+    if not seen.pixels:
         raise ValueError("no made-up defect is visible: raise tuning.corruption.opacity")
-    kinds = list(dict.fromkeys(kind for _, kind in pixels))
+    kinds = list(dict.fromkeys(kind for _, kind in seen.pixels))
 
     def found(setting: int, rule: str, kind: str) -> Found:
-        sides = good[setting, rule], bad[setting, rule, kind]
+        sides = seen.good[setting, rule], seen.bad[setting, rule, kind]
         labels = np.repeat([0, 1], [len(side) for side in sides])
         auroc = float(metrics.roc_auc_score(labels, np.concatenate(sides)))
-        return Found(auroc, *np.mean(pixels[setting, kind], axis=0).tolist())
+        return Found(auroc, *np.mean(seen.pixels[setting, kind], axis=0).tolist())
 
     return [
         Candidate(network, setting, rule, {kind: found(setting, rule, kind) for kind in kinds})
@@ -165,10 +174,10 @@ def write_tuning(
             "network": candidate.network,
             "score": fields(candidate),
             **candidate.mean()._asdict(),
-            "regret": regret(candidate, ranked),
+            "regret": regret,
             "kinds": {kind: found._asdict() for kind, found in candidate.kinds.items()},
         }
-        for candidate in ranked
+        for candidate, regret in zip(ranked, regrets(ranked), strict=True)
     ]
     chosen = {"network": best.network, "folder": folders[best.network], "score": fields(best)}
     content = {"chosen": chosen, "why": why, "candidates": table}

@@ -79,16 +79,15 @@ def test_what_is_near_the_best_everywhere_comes_before_what_wins_one_kind():
 
     steady, winner = candidate(0.8, 0.7, 0.8), candidate(1.0, 1.0, 0.4)
     both = [winner, steady]
-    assert tuning.regret(steady, both) == pytest.approx(0.3)
-    assert tuning.regret(winner, both) == pytest.approx(0.4)
-    assert tuning.regret(winner, [winner]) == 0
+    assert tuning.regrets(both) == pytest.approx([0.4, 0.3])
+    assert tuning.regrets([winner]) == [0]
 
 
 def test_where_no_corruption_is_named_the_kinds_of_defects_are_those_of_made_up(normal):
     images = np.tile(normal, (1, 4, 4, 1))
     ranked = tuning.rank_candidates(NETWORKS, TUNING._replace(corrupt=None), images, draws=1)
     assert {tuple(candidate.kinds) for candidate in ranked} == {tuple(made_up.DEFECT_KINDS)}
-    regrets = [tuning.regret(candidate, ranked) for candidate in ranked]
+    regrets = tuning.regrets(ranked)
     assert regrets == sorted(regrets)
 
 

@@ -1,7 +1,9 @@
 """Says what a data set holds and how a config would use it, before anything is trained."""
 
 import os
-from collections.abc import Iterator
+import re
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -16,6 +18,8 @@ from data.images import one_line
 from engine import brightness
 from engine.make import resolve
 from evaluation import threshold
+
+_MANY, _FIRST = 10, 3  # of more problems than the former that are alike, so many are said
 
 
 def check(config: ConfigDict, workdir: str) -> int:
@@ -42,7 +46,7 @@ def check(config: ConfigDict, workdir: str) -> int:
     if config.data.brightness:
         print(brightness.correction(None))
     problems += _config_problems(config)
-    for problem in problems:
+    for problem in _first_of_each_kind(problems):
         print(f"problem: {problem}")
     print(
         f"{len(problems)} problems, with which no training begins."
@@ -81,6 +85,19 @@ def _check_images(config: ConfigDict) -> list[str]:
     for warning in warnings:
         print(f"warning: {warning}")
     return problems
+
+
+def _first_of_each_kind(problems: Sequence[str]) -> Iterator[str]:
+    """All, or three of those that differ in files and numbers alone, where these are many."""
+    kinds: dict[str, list[str]] = defaultdict(list)
+    for problem in problems:
+        words = [word for word in problem.split(" ") if "/" not in word]
+        kinds[re.sub(r"\d+", "0", " ".join(words))].append(problem)
+    for same in kinds.values():
+        shown = same if len(same) <= _MANY else same[:_FIRST]
+        yield from shown
+        if len(same) > len(shown):
+            yield f"and {len(same) - len(shown)} more such, {len(same)} in all"
 
 
 def _config_problems(config: ConfigDict) -> list[str]:

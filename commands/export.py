@@ -8,9 +8,9 @@ import numpy as np
 from commands import inputs
 from commands.runs import restore_detector
 from deploy.export import require_new_folder, write_export
-from engine.workdir import CONFIG_FILE
 from evaluation import threshold
 from evaluation.results import RESULTS_FILE
+from storage.outputs import CONFIG_FILE
 
 
 def export(workdir: str, output: str) -> None:

@@ -11,6 +11,7 @@ from data import photos
 from deploy import prediction
 from deploy.prediction import Prediction
 from engine import brightness, startup
+from storage.outputs import PREDICTIONS
 
 _BATCH = 32
 
@@ -68,5 +69,5 @@ def predict(workdir: str, pattern: str, output: str) -> int:
     rate = counts.total() / (time.perf_counter() - start)
     named = ", ".join(f"{counts[name]} {name}" for name in prediction.DECISIONS)
     print(f"{counts.total()} images: {named} ({rate:.3g} images/s)")
-    print(f"Rows: {os.path.join(output, prediction.ROWS[0])}")
+    print(f"Rows: {os.path.join(output, PREDICTIONS[0])}")
     return counts[prediction.UNREADABLE]

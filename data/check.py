@@ -16,6 +16,7 @@ from tqdm import tqdm
 from data import pipeline, sampling, scan
 from data.images import Inspected, is_image_name, one_line
 from data.scan import Files, Sample, Survey
+from storage.outputs import written_by
 
 TRAINED, CALIBRATION = "trained on", "held out for the threshold"
 TESTED_GOOD, TESTED_DEFECTIVE = "tested as good", "tested as defective"
@@ -84,10 +85,10 @@ def check_data(
         *_left_out(where, used.union(*(fault.files for fault in survey.faults))),
         *_outside(where, used),
     ]
-    warnings = _same_files(images, [look.sum for look in looks])
-    if not pick_test:  # own images have no masks
+    warnings = survey.warnings + _same_files(images, [look.sum for look in looks])
+    if not pick_test or any(image.has_mask for image in images):  # own images may have none
         warnings += _without_masks(images)
-        warnings += _inverted(samples, [look.marked for look in looks])
+    warnings += _inverted(samples, [look.marked for look in looks])
     return Report(images, findings, warnings, list(dict.fromkeys(faults)))
 
 
@@ -109,7 +110,7 @@ def _survey(category: str, root: str, folder: str) -> tuple[Path, Survey, bool]:
     if not folder:
         return Path(root) / category, scan.survey_layout(root, category), False
     pipeline.require_product_name(category)
-    return Path(folder), scan.survey_folder(folder, warn=False), scan.has_bad(folder)
+    return Path(folder), scan.survey_folder(folder), scan.has_bad(folder)
 
 
 def _images(files: Files, split: tuple[int, float], pick_test: bool) -> list[UsedImage]:
@@ -169,13 +170,16 @@ def _sizes(sizes: Sequence[tuple[int, int]], image_size: int) -> Iterator[str]:
 
 
 def _left_out(where: Path, used: Collection[Path]) -> Iterator[str]:
-    """Files that training passes over; symlinked folders are one each, as are hidden ones."""
+    """Files that training passes over; folders that are passed over are one each."""
     kinds, folders = Counter[str](), {path.parent for path in used}
     for place, names, files in os.walk(where):
         here = Path(place)
         hidden = [name for name in names if name.startswith(".")]
         kinds["hidden"] += len(hidden)
-        names[:] = [name for name in names if name not in hidden]
+        outputs = {name: what for name in names if (what := written_by(here / name))}
+        for name, what in outputs.items():
+            yield f"Left out {one_line(here / name)}, which holds {what}."
+        names[:] = [name for name in names if name not in hidden and name not in outputs]
         links = [here / name for name in names if os.path.islink(here / name)]
         for path in (*(here / name for name in files), *links):
             if path not in used and path not in folders:
@@ -223,11 +227,17 @@ def _without_masks(images: Sequence[UsedImage]) -> list[str]:
 
 
 def _inverted(samples: Sequence[Sample], shares: Sequence[float]) -> list[str]:
-    return [
-        f"{one_line(sample.mask)}: calls {100 * share:.0f} % of its image defective: is it "
-        "inverted?"
+    """One line about masks that call most of their image defective."""
+    doubtful = [
+        f"{one_line(sample.mask)} ({100 * share:.0f} %)"
         for sample, share in zip(samples, shares, strict=True)
         if share > 0.5
+    ]
+    if not doubtful:
+        return []
+    return [
+        f"{len(doubtful)} masks call more than half of their image defective: are they inverted? "
+        f"{scan.some_of(doubtful)}"
     ]
 
 

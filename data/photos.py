@@ -17,6 +17,7 @@ from absl import logging
 
 from data.images import KINDS, one_line, read_image, resize, shrink
 from data.scan import images_of
+from storage.outputs import written_by
 
 _SHOWN = 1024  # pixels of the longer side that are kept to be looked at
 _THREADS = 4  # a photo of 89 million pixels takes 1 GB while it is decoded
@@ -38,7 +39,8 @@ def find(pattern: str) -> list[str]:
     Of a folder, the image files at any depth, hidden ones and symlinked folders passed over; a
     warning counts files of other suffixes. A pattern with `*`, `?`, `[...]` or, for folders at any
     depth, `**`, names every file that matches, whatever its suffix, and the images of every folder
-    that does. What exists under the very name is that file or folder.
+    that does. What exists under the very name is that file or folder. What this program has written
+    (storage/outputs.py) is passed over.
 
     Raises:
       ValueError: nothing matches, or there is no image in the folder.
@@ -123,8 +125,14 @@ def _matches(pattern: Path) -> Iterator[Path]:
         wanted.append("*")  # else files are among the matches or not, as Python's version has it
     dots = any(map(_hidden, wanted))
     for path in base.glob("/".join(wanted)):
-        if dots or not any(map(_hidden, path.relative_to(base).parts)):
+        below = path.relative_to(base).parts
+        if (dots or not any(map(_hidden, below))) and not _in_output(base, below):
             yield path
+
+
+def _in_output(base: Path, parts: Sequence[str]) -> bool:
+    """Whether this program has written the match itself, or a folder between it and `base`."""
+    return any(written_by(base.joinpath(*parts[: i + 1])) for i in range(len(parts)))
 
 
 def _hidden(name: str) -> bool:

@@ -91,8 +91,7 @@ def load_splits(
     else:
         files = scan.scan_layout(root, category, test=test)
         images = _of_files(category, files, image_size, copy, pick_test=False)
-    if not images.pick_test:  # own images have no masks
-        _warn_of_missing_masks(images.test)
+    _warn_of_missing_masks(images.test, expected=not images.pick_test)
     return _split(images, seed, calibration, test)
 
 
@@ -254,13 +253,14 @@ def _of_copy(path: str, category: str, image_size: int, *, test: bool) -> Decode
     return images
 
 
-def _warn_of_missing_masks(images: Images) -> None:
+def _warn_of_missing_masks(images: Images, *, expected: bool) -> None:
+    """Own images have masks or have none: `expected` says that there must be some."""
     missing = [path for path, mask in zip(images.paths, images.masks, strict=True) if mask is None]
-    if missing:
+    if missing and (expected or len(missing) < int(images.labels.sum())):
         logging.warning(
             "%d defective test images have no mask, there are no pixel metrics without: %s",
             len(missing),
-            ", ".join(missing),
+            scan.some_of(missing),
         )
 
 

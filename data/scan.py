@@ -2,28 +2,33 @@
 
 The layout of MVTec AD, of which every category is a folder:
 
-    <root>/<category>/train/good/*                      normal images
-                      test/good/*, test/<defect>/*      normal and defective images
-                      ground_truth/<defect>/*_mask.png  what is defective in test/<defect>/*.png
+    <root>/<category>/train/good/**                   normal images
+                      test/good/**, test/<defect>/**  normal and defective images
+                      ground_truth/<defect>/**        what is defective in test/<defect>/**
 
-A folder of own images, at any depth, without masks:
+A folder of own images, at any depth:
 
-    <folder>/good/**, <folder>/bad/**                   normal and defective images
-    <folder>/**                                         normal images alone, without good/ and bad/
+    <folder>/good/**, <folder>/bad/**  normal and defective images
+    <folder>/**                        normal images alone, without good/ and bad/
 
-Images are PNG, JPEG, BMP, TIFF, WEBP or PPM; files of other suffixes and hidden ones are ignored.
+good/ and bad/ may be called otherwise (data/names.py): OK/ and NG/, say. A file `<id>_mask.png`
+beside an image `<id>.*` is that image's mask. Folders that a run or a command has written
+(storage/outputs.py) hold no photos. Images are PNG, JPEG, BMP, TIFF, WEBP or PPM; files of other
+suffixes and hidden ones are ignored.
 """
 
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from absl import logging
 
 from data.images import KINDS, is_image_name, one_line, sha256_of_image
+from data.names import DEFECTIVE, GOOD, meaning
+from storage.outputs import written_by
 
 CATEGORIES = tuple(
     "bottle cable capsule carpet grid hazelnut leather metal_nut pill screw tile toothbrush "
@@ -31,8 +36,8 @@ CATEGORIES = tuple(
 )
 HOMEPAGE = "https://www.mvtec.com/company/research/datasets/mvtec-ad"
 LICENCE = "CC BY-NC-SA 4.0"
-_NOT_GOOD = {"bad", "ground_truth"}  # folders, at any depth and however spelt
-_NAMED = 5  # so many files are named where all would be too many
+_MASK = "_mask"  # at the end of a mask's name
+_NAMED = 3  # so many files are named where all would be too many
 
 
 class Sample(NamedTuple):
@@ -70,12 +75,20 @@ class Survey(NamedTuple):
 
     files: Files
     faults: list[Fault]
+    warnings: list[str]  # of what may not be meant so, one line each
+    left_out: list[str]  # of what is passed over, one line each
 
 
 def require_sound(survey: Survey) -> Files:
-    """The files. Raises ValueError: the first fault, if there is one."""
+    """The files, with a line of the log for each warning.
+
+    Raises:
+      ValueError: the first fault, if there is one.
+    """
     if survey.faults:
         raise ValueError(survey.faults[0].message)
+    for line in (*survey.warnings, *survey.left_out):
+        logging.warning("%s", line)
     return survey.files
 
 
@@ -101,12 +114,14 @@ def digest(files: Files, sum_of: Callable[[Path], str] = sha256_of_image) -> str
 def scan_layout(root: str | os.PathLike, category: str, *, test: bool = True) -> Files:
     """Lists a category's images and the mask of each.
 
-    The mask of `test/<defect>/<id>.png` is `ground_truth/<defect>/<id>_mask.png`, or `<id>.png`,
-    in any of the image formats. Without `test`, train/ alone is listed.
+    The mask of `test/<defect>/<id>.png` is `ground_truth/<defect>/<id>_mask.png`, or `<id>.png`, in
+    any of the image formats, or `<id>_mask.png` beside the image. Without `test`, train/ alone is
+    listed.
 
     Raises:
       ValueError: unknown category, no training images, a mask without an image.
       FileNotFoundError: one of the 15 categories that is not there.
+      OSError: a folder cannot be listed.
     """
     return require_sound(survey_layout(root, category, test=test))
 
@@ -117,23 +132,34 @@ def survey_layout(root: str | os.PathLike, category: str, *, test: bool = True) 
     Raises:
       ValueError: unknown category.
       FileNotFoundError: one of the 15 categories that is not there.
+      OSError: a folder cannot be listed.
     """
     folder = _category_folder(root, category)
-    good = folder / "train" / "good"
-    train = [_sample(path, folder, {}) for path in _images_in(good)]
-    message = f"No training images: {good} holds no {KINDS} file; put the normal images there"
-    faults = [] if train else [Fault(message)]
-    if not test:
-        return Survey(Files(train, []), faults)
-    masks = _images_below(folder / "ground_truth")
-    by_name = {(path.parent.name, path.stem): path for path in masks}
-    tested = [_sample(path, folder, by_name) for path in _images_below(folder / "test")]
-    return Survey(Files(train, tested), faults + _faults_of_masks(masks, tested))
+    good = [each for each in _folders(folder / "train") if meaning(each.name) == GOOD]
+    trained = [list_folder(each) for each in good]
+    train = [
+        Sample(path, _name(path, folder), "good", None) for each in trained for path in each.images
+    ]
+    faults = _faults_of_masks_of_good(trained)
+    if not train:
+        place = good[0] if good else folder / "train" / "good"
+        message = f"No training images: {place} holds no {KINDS} file; put the normal images there"
+        faults.insert(0, Fault(message))
+    tested, masks = _tested(folder) if test else ([], [])
+    faults += _faults_of_masks(masks, tested)
+    whole = list_folder(folder if test else folder / "train")
+    used = {path for each in (*train, *tested) for path in (each.path, each.mask)}.union(masks)
+    warnings = _unused(folder, [path for path in whole.images if path not in used])
+    return Survey(Files(train, tested), faults, warnings, _left_out(folder, [whole]))
 
 
 def _category_folder(root: str | os.PathLike, category: str) -> Path:
     root = Path(root).expanduser()
     folder = root / category
+    if not folder.is_dir() and (other := _root_nearby(root, category)):
+        raise ValueError(
+            f"there is no folder {folder}, but {other / category}: use --config.data.root={other}"
+        )
     if category in CATEGORIES and not folder.is_dir():
         raise FileNotFoundError(
             f"No folder {folder}: obtain MVTec AD (licence {LICENCE}) from {HOMEPAGE} and unpack "
@@ -147,25 +173,29 @@ def _category_folder(root: str | os.PathLike, category: str) -> Path:
     return folder
 
 
-def _images_in(folder: Path) -> list[Path]:
-    """The image files of a folder, by name; none if there is no such folder."""
-    if not folder.is_dir():
-        return []
-    return sorted(path for path in folder.iterdir() if is_image_name(path) and not path.is_dir())
+def _root_nearby(root: Path, category: str) -> Path | None:
+    """A folder above or below `root` that holds the category, in the place of `root`."""
+    if not category or Path(category).name != category:
+        return None
+    places = [root.parent, *(_folders(root) if root.is_dir() else [])]
+    return next((place for place in places if (place / category / "train").is_dir()), None)
 
 
-def _images_below(folder: Path) -> list[Path]:
-    """The image files of a folder's folders, by name; none if there is no such folder."""
-    if not folder.is_dir():
-        return []
-    defects = sorted(path for path in folder.iterdir() if not _hidden(path.name))
-    return [path for defect in defects for path in _images_in(defect)]
-
-
-def _sample(path: Path, folder: Path, masks: dict[tuple[str, str], Path]) -> Sample:
-    defect = path.parent.name
-    mask = masks.get((defect, f"{path.stem}_mask")) or masks.get((defect, path.stem))
-    return Sample(path, path.relative_to(folder).as_posix(), defect, mask)
+def _tested(folder: Path) -> tuple[list[Sample], list[Path]]:
+    """The test images, each with its mask, and all files of ground_truth/."""
+    truth = folder / "ground_truth"
+    masks = [path for each in _folders(truth) for path in list_folder(each).all()]
+    by_name = {path.relative_to(truth).with_suffix(""): path for path in masks}
+    samples = []
+    for place in _folders(folder / "test"):
+        listing = list_folder(place)
+        defect = "good" if meaning(place.name) == GOOD else place.name
+        for path in listing.images:
+            key = path.relative_to(folder / "test").with_suffix("")
+            mask = by_name.get(key.with_name(f"{key.name}_mask")) or by_name.get(key)
+            mask = mask or listing.masks.get(path)
+            samples.append(Sample(path, _name(path, folder), defect, mask))
+    return samples, masks
 
 
 def _faults_of_masks(masks: Sequence[Path], samples: Sequence[Sample]) -> list[Fault]:
@@ -184,25 +214,38 @@ def _faults_of_masks(masks: Sequence[Path], samples: Sequence[Sample]) -> list[F
     return faults
 
 
+def _unused(folder: Path, images: Sequence[Path]) -> list[str]:
+    """One line about images that lie where none are looked for."""
+    if not images:
+        return []
+    counts = Counter(_name(path.parent, folder) for path in images)
+    places = some_of([f"{place}/ ({count})" for place, count in counts.items()])
+    return [
+        f"{folder}: {len(images)} images are not used, for they lie neither below train/good/ nor "
+        f"below a folder of test/: {places}"
+    ]
+
+
 # ---------------------------------------------------------------- a folder of own images
 
 
 def scan_folder(folder: str | os.PathLike, *, test: bool = True) -> Files:
     """Lists a folder's good and, if `test`, its bad images, sorted by name.
 
-    Names are relative to the folder; no image has a mask. Without `test`, bad/ is not listed.
+    Names are relative to the folder. Without `test`, the folders of bad images are not listed.
 
     Raises:
       FileNotFoundError: there is no such folder.
-      ValueError: no good image, bad/ without good/, images beside them, which would not be seen, or
-        images that would be taken for good though their folder says otherwise.
+      ValueError: no good image, bad ones without a folder of good ones, images beside them, which
+        would not be seen, or images that would be taken for good though their folder says
+        otherwise.
       OSError: a folder cannot be listed.
     """
     return require_sound(survey_folder(folder, test=test))
 
 
-def survey_folder(folder: str | os.PathLike, *, test: bool = True, warn: bool = True) -> Survey:
-    """What `scan_folder` lists, and all that it would refuse; `warn` as in `images_of`.
+def survey_folder(folder: str | os.PathLike, *, test: bool = True) -> Survey:
+    """What `scan_folder` lists, and all that it would refuse.
 
     Raises:
       FileNotFoundError: there is no such folder.
@@ -210,32 +253,43 @@ def survey_folder(folder: str | os.PathLike, *, test: bool = True, warn: bool = 
       OSError: a folder cannot be listed.
     """
     root = _own_folder(folder)
-    good, bad = root / "good", root / "bad"
-    tested = _samples(root, images_of(bad, warn=warn)) if test and bad.is_dir() else []
-    faults = [
-        Fault(f"{sample.path} is bad and called good: rename its folder")
-        for sample in tested
-        if sample.defect == "good"
-    ]
-    if good.is_dir():
-        train = images_of(good, warn=warn)
-        faults = _faults_of_good(root, good, train) + faults
-        if beside := images_of(root, skip=(good, bad), warn=warn):
-            faults.insert(0, _beside(root, beside))
-    elif bad.is_dir():
-        train = images_of(root, skip=(bad,), warn=warn)
-        message = f"{root} has a folder bad/ and none good/: move the good images to good/"
-        faults.insert(0, Fault(message))
-    else:
+    folders = _folders(root)
+    good = [each for each in folders if meaning(each.name) == GOOD]
+    bad = [each for each in folders if meaning(each.name) == DEFECTIVE]
+    if not good and not bad:
         _refuse_mvtec_ad(root)
-        train = images_of(root, warn=warn)
-        faults = _faults_of_good(root, root, train)
-    return Survey(Files(_samples(root, train), tested), faults)
+    rest = list_folder(root, skip=(*good, *bad))
+    trained = [list_folder(each) for each in good] if good else [rest]
+    tested = [list_folder(each) for each in bad] if test else []
+    files = Files(
+        [Sample(path, _name(path, root), "good", None) for each in trained for path in each.images],
+        [_bad(root, path, each.masks) for each in tested for path in each.images],
+    )
+    faults = []
+    if good and rest.images:
+        faults.append(_beside(root, rest.images))
+    if bad and not good:
+        names = " and ".join(f"{each.name}/" for each in bad)
+        faults.append(
+            Fault(f"{root} has a folder {names} and none good/: move the good images to good/")
+        )
+    else:
+        paths = [sample.path for sample in files.train]
+        faults += _faults_of_good(root, good[0] if good else root, paths)
+    faults += _faults_of_masks_of_good(trained)
+    faults += [
+        Fault(f"{sample.path} is bad and called good: rename its folder")
+        for sample in files.test
+        if meaning(sample.defect) == GOOD
+    ]
+    warnings = [] if good or bad else _unnamed(root, folders)
+    left_out = _left_out(root, [rest, *(trained if good else []), *tested])
+    return Survey(files, faults, warnings, left_out)
 
 
 def has_bad(folder: str | os.PathLike) -> bool:
     """Whether there is a folder of defective images, full or empty, to test with."""
-    return (_own_folder(folder) / "bad").is_dir()
+    return any(meaning(each.name) == DEFECTIVE for each in _folders(_own_folder(folder)))
 
 
 def _own_folder(folder: str | os.PathLike) -> Path:
@@ -250,25 +304,29 @@ def _own_folder(folder: str | os.PathLike) -> Path:
 
 def _refuse_mvtec_ad(root: Path) -> None:
     """All images would be trained on as good ones."""
-    if (root / "train" / "good").is_dir():
+    if any(meaning(each.name) == GOOD for each in _folders(root / "train")):
         raise ValueError(
             f"{root} has the layout of MVTec AD: use --config.data.root={root.parent} and "
             f"--config=<config>.py:{root.name} in place of data.folder"
         )
 
 
-def _samples(root: Path, paths: Sequence[Path]) -> list[Sample]:
-    names = [path.relative_to(root) for path in paths]
+def _bad(root: Path, path: Path, masks: Mapping[Path, Path]) -> Sample:
+    bad, *deeper, _ = path.relative_to(root).parts
+    return Sample(path, _name(path, root), deeper[0] if deeper else bad, masks.get(path))
+
+
+def _unnamed(root: Path, folders: Sequence[Path]) -> list[str]:
+    """One line, where the names of sub-folders do not say that all parts are good ones."""
+    real = [each for each in folders if not each.is_symlink()]  # others are not followed
+    counts = {each.name: len(list_folder(each).images) for each in real}
+    places = some_of([f"{name}/ ({count})" for name, count in counts.items() if count])
+    if not places:
+        return []
     return [
-        Sample(path, name.as_posix(), _defect(name), None)
-        for path, name in zip(paths, names, strict=True)
+        f"{root}: no folder in it is called good, OK or the like, so that all are taken for good "
+        f"parts: {places}; if some are not, put good ones into good/ and defective ones into bad/"
     ]
-
-
-def _defect(name: Path) -> str:
-    if name.parts[0] != "bad":
-        return "good"
-    return name.parts[1] if len(name.parts) > 2 else "bad"
 
 
 def _faults_of_good(root: Path, good: Path, images: Sequence[Path]) -> list[Fault]:
@@ -278,7 +336,7 @@ def _faults_of_good(root: Path, good: Path, images: Sequence[Path]) -> list[Faul
     doubtful = [
         path
         for path in images
-        if _NOT_GOOD & {part.lower() for part in path.relative_to(root).parts[:-1]}
+        if any(meaning(part) not in ("", GOOD) for part in path.relative_to(root).parts[:-1])
     ]
     if not doubtful:
         return []
@@ -291,6 +349,15 @@ def _faults_of_good(root: Path, good: Path, images: Sequence[Path]) -> list[Faul
     return [Fault(message, doubtful, reason)]
 
 
+def _faults_of_masks_of_good(listings: Sequence["Listing"]) -> list[Fault]:
+    masks = [mask for listing in listings for mask in listing.masks.values()]
+    if not masks:
+        return []
+    reason = "a mask beside the image of a good part, which has no defect: remove it, or move both"
+    message = f"{len(masks)} masks beside images of good parts: remove them, or move both: "
+    return [Fault(message + some_of(list(map(str, masks))), masks, reason)]
+
+
 def _beside(root: Path, images: Sequence[Path]) -> Fault:
     message = (
         f"{len(images)} images of {root} are neither in good/ nor in bad/: move or remove "
@@ -300,34 +367,79 @@ def _beside(root: Path, images: Sequence[Path]) -> Fault:
 
 
 def _some(root: Path, paths: Sequence[Path]) -> str:
-    return some_of([path.relative_to(root).as_posix() for path in paths])
+    return some_of([_name(path, root) for path in paths])
 
 
 # ---------------------------------------------------------------- any folder
 
 
-def images_of(folder: Path, *, skip: Collection[Path] = (), warn: bool = True) -> list[Path]:
-    """The image files at any depth of `folder`, sorted as text.
+class Listing(NamedTuple):
+    """What lies in a folder, at any depth."""
+
+    images: list[Path]  # sorted as text
+    masks: dict[Path, Path]  # of these images, where one lies beside, called <id>_mask
+    others: Counter[str]  # files of other suffixes, by suffix
+    outputs: dict[Path, str]  # folders that this program has written, which are not looked into
+
+    def all(self) -> list[Path]:
+        """Images and masks."""
+        return [*self.images, *self.masks.values()]
+
+
+def list_folder(folder: Path, *, skip: Collection[Path] = ()) -> Listing:
+    """The files at any depth of `folder`; nothing, if there is no such folder.
 
     Args:
-      folder: an existing folder, itself perhaps hidden or a symlink.
+      folder: itself perhaps hidden or a symlink.
       skip: folders right in it that are not even listed.
-      warn: whether one warning counts the files of other suffixes, so that no image of an unknown
-        format goes missing without a word.
 
     Raises:
       OSError: a folder cannot be listed.
     """
-    images, others = [], Counter[str]()
-    for path in _walk(folder, skip):
+    listing = Listing([], {}, Counter(), {})
+    if not folder.is_dir():
+        return listing
+    for path in _walk(folder, skip, listing.outputs):
         if is_image_name(path):
-            images.append(path)
+            listing.images.append(path)
         else:
-            others[suffix_of(path)] += 1
-    if others and warn:
-        text = "%s: left out %d files that are no %s: %s"
-        logging.warning(text, folder, others.total(), KINDS, counted(others))
-    return sorted(images, key=str)
+            listing.others[suffix_of(path)] += 1
+    by_name = {path.with_suffix(""): path for path in listing.images}
+    for name, mask in by_name.items():
+        if name.name.endswith(_MASK) and (image := by_name.get(_unmasked(name))):
+            listing.masks[image] = mask
+    masks = set(listing.masks.values())
+    listing.images[:] = sorted(set(listing.images) - masks, key=str)
+    return listing
+
+
+def _unmasked(name: Path) -> Path:
+    return name.parent / name.name.removesuffix(_MASK)
+
+
+def images_of(folder: Path) -> list[Path]:
+    """The images of new parts in `folder`, with a line of the log for what is left out.
+
+    Raises:
+      OSError: a folder cannot be listed.
+    """
+    listing = list_folder(folder)
+    for line in _left_out(folder, [listing]):
+        logging.warning("%s", line)
+    if listing.masks:
+        text = "%s: left out %d masks, called <image>_mask"
+        logging.warning(text, folder, len(listing.masks))
+    return listing.images
+
+
+def _left_out(folder: Path, listings: Sequence[Listing]) -> list[str]:
+    others = sum((listing.others for listing in listings), Counter[str]())
+    lines = []
+    if others:
+        count, kinds = others.total(), counted(others)
+        lines.append(f"{folder}: left out {count} files that are no {KINDS}: {kinds}")
+    outputs = {path: what for listing in listings for path, what in listing.outputs.items()}
+    return lines + [f"left out {path}, which holds {what}" for path, what in outputs.items()]
 
 
 def suffix_of(path: Path) -> str:
@@ -343,17 +455,38 @@ def counted(suffixes: Counter[str]) -> str:
 
 
 def some_of(names: Sequence[str]) -> str:
-    """The first five names, and how many more there are."""
+    """The first three names, and how many more there are."""
     more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
     return f"{', '.join(names[:_NAMED])}{more}"
 
 
-def _walk(folder: Path, skip: Collection[Path]) -> Iterator[Path]:
-    """All that is not hidden and no folder, symlinks to folders included."""
+def _name(path: Path, folder: Path) -> str:
+    return path.relative_to(folder).as_posix()
+
+
+def _folders(folder: Path) -> list[Path]:
+    """The folders right in `folder`, by name, which are not hidden and not an output."""
+    if not folder.is_dir():
+        return []
+    try:
+        inside = sorted(folder.iterdir())
+    except OSError as error:
+        raise _unlisted(error) from error
+    return [
+        path for path in inside if path.is_dir() and not _hidden(path.name) and not written_by(path)
+    ]
+
+
+def _walk(folder: Path, skip: Collection[Path], outputs: dict[Path, str]) -> Iterator[Path]:
+    """All that is not hidden and no folder, symlinks to folders included.
+
+    Folders that this program has written are put into `outputs` in place of what they hold.
+    """
     for where, folders, files in os.walk(folder, onerror=_refuse_unlisted):
         here = Path(where)
         names = [name for name in folders if not _hidden(name) and here / name not in skip]
-        folders[:] = sorted(names)
+        outputs |= {here / name: what for name in names if (what := written_by(here / name))}
+        folders[:] = sorted(name for name in names if here / name not in outputs)
         yield from (here / name for name in sorted(files) if not _hidden(name))
         yield from (here / name for name in folders if os.path.islink(here / name))
 
@@ -364,4 +497,8 @@ def _hidden(name: str) -> bool:
 
 def _refuse_unlisted(error: OSError) -> None:
     """Lest images be left out: `os.walk` would pass over what it cannot list."""
-    raise OSError(f"{error.filename}: {error.strerror}: make the folder readable") from error
+    raise _unlisted(error) from error
+
+
+def _unlisted(error: OSError) -> OSError:
+    return OSError(f"{error.filename}: {error.strerror}: make the folder readable")

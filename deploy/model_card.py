@@ -9,10 +9,10 @@ from typing import Any, NamedTuple
 import jinja2
 
 from deploy import forms
-from engine.workdir import CONFIG_FILE
 from evaluation.threshold import THRESHOLD_FILE
 from report.summary import errors
 from storage.files import SUMS
+from storage.outputs import CONFIG_FILE
 
 _FILES = {
     forms.STABLEHLO: "the scoring function as `jax.export` serialises it, for "

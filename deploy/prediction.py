@@ -27,8 +27,8 @@ from evaluation.maps import Region, largest_region, resize_map
 from evaluation.threshold import Threshold, p_values
 from report import heat
 from storage.files import as_text
+from storage.outputs import PREDICTIONS
 
-ROWS = ("predictions.csv", "predictions.jsonl")
 PICTURES = ("heat_maps", "overlays", "masks")
 REGION = tuple(f"region_{name}" for name in Region._fields)
 ROW_COLUMNS = ("path", "decision", "score", "threshold", "p_value", *REGION, "pictures", "reason")
@@ -126,7 +126,7 @@ def predict_all(
     for name in PICTURES:
         os.makedirs(os.path.join(output, name), exist_ok=True)
     counts: Counter = Counter()
-    table_path, lines_path = (os.path.join(output, name) for name in ROWS)
+    table_path, lines_path = (os.path.join(output, name) for name in PREDICTIONS)
     bar = tqdm(total=total, unit=" images", disable=not sys.stderr.isatty())
     # Bytes of file names that are no UTF-8 are written as they were.
     options: Any = {"encoding": "utf-8", "errors": "surrogateescape", "newline": ""}
@@ -155,7 +155,7 @@ def predict_all(
 
 def require_new_output(output: str) -> None:
     """Raises FileExistsError where `output` holds predictions, which would be mixed with others."""
-    for name in ROWS:
+    for name in PREDICTIONS:
         if os.path.lexists(path := os.path.join(output, name)):
             raise FileExistsError(f"{path} exists: choose another --output, or remove it")
 

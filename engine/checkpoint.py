@@ -30,6 +30,7 @@ from etils import epath
 from engine import hosts, parallel
 from engine.method import TrainState
 from storage import files
+from storage.outputs import CHECKPOINTS
 
 _KEPT = 2  # so that a damaged newest one has a fall-back
 
@@ -133,7 +134,7 @@ def copy(source: str, workdir: str, stage: str, step: int) -> None:
 
 def folder_of(workdir: str, stage: str) -> epath.Path:
     """The folder of a stage's checkpoints, which exists if there ever was one."""
-    return epath.Path(workdir).resolve() / "checkpoints" / stage
+    return epath.Path(workdir).resolve() / CHECKPOINTS / stage
 
 
 def newest_step(workdir: str, stage: str) -> int | None:

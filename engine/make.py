@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from engine.workdir import CONFIG_FILE
+from storage.outputs import CONFIG_FILE
 
 _LIBRARY = "optax"  # none of its functions touches a file; JAX and Flax have some that do
 # Of this program, the methods alone have what a config may name: the rest writes files.

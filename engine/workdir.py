@@ -10,9 +10,8 @@ from typing import Any, NamedTuple
 
 from engine import checkpoint, hosts
 from storage import files
+from storage.outputs import CONFIG_FILE, FACTS_FILE
 
-CONFIG_FILE = "config.json"
-FACTS_FILE = "facts.json"
 _LOCK = "lock"
 _DAMAGED = "restore it or choose another workdir"
 

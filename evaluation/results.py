@@ -16,10 +16,11 @@ from typing import Any, NamedTuple, NoReturn
 import numpy as np
 
 from data.decoded import Images
-from engine.workdir import CONFIG_FILE, Facts, read_facts
+from engine.workdir import Facts, read_facts
 from evaluation.metrics import METRICS
 from evaluation.threshold import Threshold, write_threshold
 from storage.files import as_text, write_json, write_npz, write_text
+from storage.outputs import CONFIG_FILE
 from storage.rows import Stack
 
 RESULTS_FILE = "results.json"

@@ -137,15 +137,18 @@ def test_what_is_left_out_is_counted(clean, tmp_path, capsys):
         save(part / name, picture(0))
     (part / ".git").mkdir()
     (part / ".git/config").write_text("hidden with its folder")
-    (part / "test/elsewhere").symlink_to(tmp_path)  # followed: a defect, of no images
+    (tmp_path / "empty").mkdir()
+    (part / "test/elsewhere").symlink_to(tmp_path / "empty")  # followed: a defect, of no images
     count, lines = said(capsys, config_of(tmp_path))
     assert count == 0
     (line,) = [line for line in lines if line.startswith("Left out")]
-    assert line.startswith("Left out 10 files: ")
+    assert line.startswith("Left out 9 files: ")
     for part in ("hidden (3)", ".heic (2)", ".txt (1)", "no suffix (1)", "symlinked folder (1)"):
         assert part in line
     assert "images in bad/, where none are looked for (1)" in line
-    assert "images in deeper/, where none are looked for (1)" in line
+    assert "  train/good: 21 images: " in "\n".join(lines)
+    (line,) = [line for line in lines if line.startswith("warning: ") and "not used" in line]
+    assert "1 images are not used" in line and line.endswith(": train/bad/ (1)")
 
 
 def test_the_same_file_in_training_and_test_is_a_warning(clean, tmp_path, capsys):
@@ -181,8 +184,9 @@ def test_inverted_masks_are_a_warning(clean, tmp_path, capsys, tries):
     with tries("an inverted mask: said by --mode=check, with its file"):
         mask = save(tmp_path / "part/ground_truth/broken/001_mask.png", 255 - square(at=1))
         count, lines = said(capsys, config_of(tmp_path))
-        assert count == 0 and [line for line in lines if "is it" in line] == [
-            f"warning: {mask}: calls 97 % of its image defective: is it inverted?"
+        assert count == 0 and [line for line in lines if "are they" in line] == [
+            "warning: 1 masks call more than half of their image defective: are they inverted? "
+            f"{mask} (97 %)"
         ]
 
 

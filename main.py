@@ -128,8 +128,11 @@ def _require_flags() -> None:
 
 
 def _config(workdir: str) -> FrozenConfigDict:
-    """The config of the command line, or else of the workdir; nothing writes into it."""
-    return FrozenConfigDict(_CONFIG.value or read_config(workdir))
+    """The config of the command line, or else of the workdir; nothing writes into it.
+
+    Raises ValueError where the workdir lies among the images, so before anything is written.
+    """
+    return commands.located(FrozenConfigDict(_CONFIG.value or read_config(workdir)), workdir)
 
 
 def _run(workdir: str) -> int:

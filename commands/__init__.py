@@ -8,8 +8,19 @@ from commands.check import check
 from commands.compare import compare
 from commands.evaluate import evaluate
 from commands.export import export
+from commands.inputs import located
 from commands.predict import predict, restore_scorer
 from commands.train import train
 from commands.tune import tune
 
-__all__ = ["check", "compare", "evaluate", "export", "predict", "restore_scorer", "train", "tune"]
+__all__ = [
+    "check",
+    "compare",
+    "evaluate",
+    "export",
+    "located",
+    "predict",
+    "restore_scorer",
+    "train",
+    "tune",
+]

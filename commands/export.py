@@ -23,6 +23,7 @@ def export(workdir: str, output: str) -> None:
     require_new_folder(output)
     detector = restore_detector(workdir)
     config, networks = detector.config, detector.networks
+    inputs.refuse_inside(config, output, "output")
     splits = inputs.load(config)
     if splits.digest != detector.facts.digest:
         raise ValueError(

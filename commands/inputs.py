@@ -18,6 +18,9 @@ def located(config: ConfigDict, workdir: str) -> FrozenConfigDict:
     """The config with absolute folders of images; those of the category 'demo' in the workdir.
 
     So a workdir's config says where the images lie, wherever a later command is given.
+
+    Raises:
+      ValueError: the workdir, unless it is '', lies among the images.
     """
     settings = ConfigDict(config.to_dict())
     if settings.data.category == "demo":
@@ -25,7 +28,32 @@ def located(config: ConfigDict, workdir: str) -> FrozenConfigDict:
     settings.data.root = os.path.abspath(os.path.expanduser(settings.data.root))
     if settings.data.folder:
         settings.data.folder = os.path.abspath(os.path.expanduser(settings.data.folder))
+    if workdir:
+        refuse_inside(settings, workdir, "workdir")
     return FrozenConfigDict(settings)
+
+
+def refuse_inside(config: ConfigDict, folder: str, flag: str) -> None:
+    """Raises ValueError where `folder`, which `flag` names, lies among the images that are read.
+
+    What is written there would be among the images of the next run.
+    """
+    data = config.data
+    where = data.folder or os.path.join(data.root, data.category)
+    read = [] if data.category == "demo" else [where]
+    read += filter(None, [config.get("corruption", {}).get("textures", "")])
+    for place in read:
+        if is_inside(folder, place):
+            raise ValueError(
+                f"--{flag}={folder} lies in {place}, of which all images are read: choose a folder "
+                "outside of it"
+            )
+
+
+def is_inside(path: str | os.PathLike[str], folder: str | os.PathLike[str]) -> bool:
+    """Whether `path` is `folder`, or lies below it, symlinks followed."""
+    inner, outer = (os.path.realpath(os.path.expanduser(each)) for each in (path, folder))
+    return os.path.commonpath([inner, outer]) == outer
 
 
 def load(config: ConfigDict) -> pipeline.Splits:

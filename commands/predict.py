@@ -2,10 +2,11 @@
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from commands import inputs
 from commands.runs import restore_detector
 from data import photos
 from deploy import prediction
@@ -54,6 +55,8 @@ def predict(workdir: str, pattern: str, output: str) -> int:
     startup.give_back_memory()
     detector = restore_detector(workdir)
     paths = photos.find(pattern)
+    inputs.refuse_inside(detector.config, output, "output")
+    refuse_beside(paths, pattern, output)
     if detector.facts.brightness is not None:
         print(brightness.correction(detector.facts.brightness))
     batch_size = min(_BATCH, len(paths))
@@ -71,3 +74,20 @@ def predict(workdir: str, pattern: str, output: str) -> int:
     print(f"{counts.total()} images: {named} ({rate:.3g} images/s)")
     print(f"Rows: {os.path.join(output, PREDICTIONS[0])}")
     return counts[prediction.UNREADABLE]
+
+
+def refuse_beside(paths: Sequence[str], pattern: str, output: str) -> None:
+    """Raises ValueError where `output` would hold pictures in a folder of new images.
+
+    The same command, given again, would take them for new images too.
+    """
+    folders = {os.path.dirname(path) or os.curdir for path in paths}
+    if os.path.isdir(named := os.path.expanduser(pattern)):
+        inside = inputs.is_inside(output, named)
+    else:
+        inside = any(os.path.realpath(output) == os.path.realpath(folder) for folder in folders)
+    if inside:
+        raise ValueError(
+            f"--output={output} lies among the images that --images={pattern} names: choose a "
+            "folder outside of them"
+        )

@@ -7,7 +7,7 @@ are sold. Words that also mean something else, such as 'test', 'positive' or 'ot
 import re
 import unicodedata
 
-GOOD, DEFECTIVE, MASKS = "good", "defective", "masks"
+GOOD_PARTS, DEFECTIVE_PARTS, MASKS = "good", "defective", "masks"
 _GOOD = """
 good ok okay normal pass passed accepted conforming flawless defectfree nodefect nodefects
 nondefective noanomaly
@@ -34,7 +34,7 @@ _BESIDE = frozenset(
 
 
 def meaning(folder: str) -> str:
-    """What a folder of that name holds: `GOOD`, `DEFECTIVE`, `MASKS`, or '' where it says nothing.
+    """What a folder of that name holds: `GOOD_PARTS`, `DEFECTIVE_PARTS`, `MASKS`, or '' where it says nothing.
 
     Upper and lower case, accents, and what stands between words do not count, nor do numbers and
     words such as 'parts' beside: 'n.i.O.', 'Non-conforme' and 'NG_images_2' are known.
@@ -42,7 +42,7 @@ def meaning(folder: str) -> str:
     words = re.findall(r"[^\W\d_]+", re.sub(r"(?<=[a-z])(?=[A-Z])", " ", folder))
     plain = [_plain(word) for word in words]
     name = "".join(word for word in plain if word not in _BESIDE) or "".join(plain)
-    for what, known in ((GOOD, _GOOD), (DEFECTIVE, _DEFECTIVE), (MASKS, _MASKS)):
+    for what, known in ((GOOD_PARTS, _GOOD), (DEFECTIVE_PARTS, _DEFECTIVE), (MASKS, _MASKS)):
         if name in map(_plain, known.split()):
             return what
     return ""

@@ -27,7 +27,7 @@ from typing import NamedTuple
 from absl import logging
 
 from data.images import KINDS, is_image_name, one_line, sha256_of_image
-from data.names import DEFECTIVE, GOOD, meaning
+from data.names import DEFECTIVE_PARTS, GOOD_PARTS, meaning
 from storage.outputs import written_by
 
 CATEGORIES = tuple(
@@ -135,7 +135,7 @@ def survey_layout(root: str | os.PathLike, category: str, *, test: bool = True) 
       OSError: a folder cannot be listed.
     """
     folder = _category_folder(root, category)
-    good = [each for each in _folders(folder / "train") if meaning(each.name) == GOOD]
+    good = [each for each in _folders(folder / "train") if meaning(each.name) == GOOD_PARTS]
     trained = [list_folder(each) for each in good]
     train = [
         Sample(path, _name(path, folder), "good", None) for each in trained for path in each.images
@@ -189,7 +189,7 @@ def _tested(folder: Path) -> tuple[list[Sample], list[Path]]:
     samples = []
     for place in _folders(folder / "test"):
         listing = list_folder(place)
-        defect = "good" if meaning(place.name) == GOOD else place.name
+        defect = "good" if meaning(place.name) == GOOD_PARTS else place.name
         for path in listing.images:
             key = path.relative_to(folder / "test").with_suffix("")
             mask = by_name.get(key.with_name(f"{key.name}_mask")) or by_name.get(key)
@@ -254,8 +254,8 @@ def survey_folder(folder: str | os.PathLike, *, test: bool = True) -> Survey:
     """
     root = _own_folder(folder)
     folders = _folders(root)
-    good = [each for each in folders if meaning(each.name) == GOOD]
-    bad = [each for each in folders if meaning(each.name) == DEFECTIVE]
+    good = [each for each in folders if meaning(each.name) == GOOD_PARTS]
+    bad = [each for each in folders if meaning(each.name) == DEFECTIVE_PARTS]
     if not good and not bad:
         _refuse_mvtec_ad(root)
     rest = list_folder(root, skip=(*good, *bad))
@@ -280,7 +280,7 @@ def survey_folder(folder: str | os.PathLike, *, test: bool = True) -> Survey:
     faults += [
         Fault(f"{sample.path} is bad and called good: rename its folder")
         for sample in files.test
-        if meaning(sample.defect) == GOOD
+        if meaning(sample.defect) == GOOD_PARTS
     ]
     warnings = [] if good or bad else _unnamed(root, folders)
     left_out = _left_out(root, [rest, *(trained if good else []), *tested])
@@ -289,7 +289,7 @@ def survey_folder(folder: str | os.PathLike, *, test: bool = True) -> Survey:
 
 def has_bad(folder: str | os.PathLike) -> bool:
     """Whether there is a folder of defective images, full or empty, to test with."""
-    return any(meaning(each.name) == DEFECTIVE for each in _folders(_own_folder(folder)))
+    return any(meaning(each.name) == DEFECTIVE_PARTS for each in _folders(_own_folder(folder)))
 
 
 def _own_folder(folder: str | os.PathLike) -> Path:
@@ -304,7 +304,7 @@ def _own_folder(folder: str | os.PathLike) -> Path:
 
 def _refuse_mvtec_ad(root: Path) -> None:
     """All images would be trained on as good ones."""
-    if any(meaning(each.name) == GOOD for each in _folders(root / "train")):
+    if any(meaning(each.name) == GOOD_PARTS for each in _folders(root / "train")):
         raise ValueError(
             f"{root} has the layout of MVTec AD: use --config.data.root={root.parent} and "
             f"--config=<config>.py:{root.name} in place of data.folder"
@@ -336,7 +336,7 @@ def _faults_of_good(root: Path, good: Path, images: Sequence[Path]) -> list[Faul
     doubtful = [
         path
         for path in images
-        if any(meaning(part) not in ("", GOOD) for part in path.relative_to(root).parts[:-1])
+        if any(meaning(part) not in ("", GOOD_PARTS) for part in path.relative_to(root).parts[:-1])
     ]
     if not doubtful:
         return []

@@ -1,11 +1,15 @@
 """Which files there are in a folder of MVTec's layout and in one of own images; what is refused."""
 
+from collections import Counter
+
 import pytest
 from trees import (
     SIZE,
     fails,
     fails_own,
     good_ones,
+    load,
+    load_own,
     make_product,
     make_tree,
     picture,
@@ -14,6 +18,7 @@ from trees import (
 )
 
 from data import pipeline, scan
+from data.photos import find
 
 # ---------------------------------------------------------------- the layout of MVTec AD
 
@@ -133,3 +138,100 @@ def test_scanning_gives_names_and_kinds(product):
     assert {sample.mask for sample in (*files.train, *files.test)} == {None}
     assert scan.scan_folder(product, test=False) == files._replace(test=[])
     assert scan.has_bad(product)
+
+
+# ---------------------------------------------------------------- both
+
+
+def counts(files):
+    """Defect -> how many images of training and of test."""
+    return Counter(each.defect for each in files.train), Counter(each.defect for each in files.test)
+
+
+@pytest.mark.parametrize(("good", "bad"), [("OK", "NG"), ("Normal", "abnormal"), ("iO", "n.i.O.")])
+def test_folders_are_known_by_other_names(tmp_path, good, bad):
+    good_ones(tmp_path / "p" / good)
+    save(tmp_path / "p" / bad / "scratch/a.png", picture(1))
+    save(tmp_path / "p" / bad / "b.png", picture(2))
+    files = scan.scan_folder(tmp_path / "p")
+    assert counts(files) == ({"good": 20}, {"scratch": 1, bad: 1})
+    assert scan.has_bad(tmp_path / "p")
+    splits = load_own(tmp_path / "p")
+    assert splits.test.labels.sum() == 2 and len(splits.test.paths) == 2 + 2
+
+
+def test_folders_that_say_nothing_are_warned_of(tmp_path):
+    good_ones(tmp_path / "p/cam1", 4)
+    good_ones(tmp_path / "p/scratch", 3)
+    survey = scan.survey_folder(tmp_path / "p")
+    assert len(survey.files.train) == 7 and not survey.faults
+    (warning,) = survey.warnings
+    assert "no folder in it is called good" in warning and "cam1/ (4), scratch/ (3)" in warning
+    save(tmp_path / "q/0.png", picture(0))
+    assert not scan.survey_folder(tmp_path / "q").warnings
+
+
+def test_a_layout_with_other_names_and_deeper_folders(tmp_path):
+    folder = make_tree(tmp_path / "root")
+    (folder / "train/good").rename(folder / "train/OK")
+    (folder / "test/good").rename(folder / "test/Good")
+    save(folder / "train/OK/cam1/x.png", picture(1))
+    save(folder / "test/broken/cam2/y.png", picture(2))
+    save(folder / "ground_truth/broken/cam2/y_mask.png", square())
+    save(folder / "test/broken/z.png", picture(3))
+    save(folder / "test/broken/z_mask.png", square())
+    files = scan.scan_layout(folder.parent, folder.name)
+    assert counts(files) == ({"good": 13}, {"broken": 5, "good": 2})
+    assert all(sample.mask for sample in files.test if sample.defect == "broken")
+    assert len(load(folder).test.paths) == 7
+
+
+def test_images_that_are_passed_over_are_named(folder):
+    save(folder / "train/bad/x.png", picture(1))
+    save(folder / "y.png", picture(2))
+    (warning,) = scan.survey_layout(folder.parent, folder.name).warnings
+    assert "2 images are not used" in warning and "train/bad/ (1), ./ (1)" in warning
+    (warning,) = scan.survey_layout(folder.parent, folder.name, test=False).warnings
+    assert "1 images are not used" in warning
+
+
+def test_a_mask_beside_its_image_is_no_photo(product):
+    save(product / "bad/scratch/a_mask.png", square())
+    samples = {sample.path.name: sample.mask for sample in scan.scan_folder(product).test}
+    assert samples == {"a.png": product / "bad/scratch/a_mask.png", "b.jpg": None, "c.bmp": None}
+    assert load_own(product).test.masks[1].sum() == 12
+    names = [path.name for path in scan.images_of(product / "bad")]
+    assert names == ["c.bmp", "a.png", "b.jpg"]
+    save(product / "good/000_mask.png", square())
+    assert "1 masks beside images of good parts" in fails_own(product)
+
+
+@pytest.mark.parametrize(
+    ("names", "what"),
+    [
+        (("config.json", "checkpoints/autoencoder/1/x"), "a run"),
+        (("config.json", "facts.json"), "a run"),
+        (("predictions.csv",), "predictions"),
+        (("config.json", "SHA256SUMS"), "an export"),
+    ],
+)
+def test_what_this_program_has_written_is_no_photo(product, folder, names, what):
+    for output in (product / "good/out", folder / "test/broken/out", folder / "test/out"):
+        save(output / "pictures/x.png", picture(1))
+        for name in names:
+            (output / name).parent.mkdir(parents=True, exist_ok=True)
+            (output / name).touch()
+    survey = scan.survey_folder(product)
+    assert len(survey.files.train) == 20 and not survey.faults
+    assert survey.left_out == [f"left out {product}/good/out, which holds {what}"]
+    survey = scan.survey_layout(folder.parent, folder.name)
+    assert len(survey.files.test) == 5 and len(survey.left_out) == 2
+    assert len(scan.images_of(product / "good")) == 20
+    assert len(find(f"{product}/good/**")) == 20
+
+
+@pytest.mark.parametrize("asked", ["root/bottle", "root/other", "."])
+def test_a_data_set_one_folder_away_is_pointed_to(folder, tmp_path, asked):
+    (tmp_path / asked).mkdir(exist_ok=True)
+    with pytest.raises(ValueError, match=f"--config.data.root={tmp_path}/root$"):
+        scan.scan_layout(tmp_path / asked, "bottle")

@@ -117,6 +117,7 @@ def _require_flags() -> None:
         **needed,
         "train": ("workdir", "config", "reuse", "coordinator_address"),
         "evaluate": ("workdir", "config", "save_maps", "coordinator_address"),
+        "export": ("workdir", "config", "output"),
         "tune": ("workdir", "config", "coordinator_address"),
         "compare": ("workdirs", "output"),
         "check": ("workdir", "config"),
@@ -142,7 +143,7 @@ def _run(workdir: str) -> int:
         case "predict":
             return 2 if commands.predict(workdir, _IMAGES.value or "", output) else 0
         case "export":
-            commands.export(workdir, output)
+            commands.export(workdir, output, _config(workdir))
         case "check":
             return 1 if commands.check(_config(workdir), workdir) else 0
         case "compare":

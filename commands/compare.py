@@ -7,6 +7,7 @@ from ml_collections import ConfigDict
 
 from commands import inputs
 from data.decoded import Images
+from engine.sources import changes
 from evaluation.results import Run
 from report import comparison
 
@@ -20,10 +21,11 @@ def compare(workdirs: Sequence[str], output: str) -> None:
 
     def load_test(run: Run) -> Images:
         splits = inputs.read(ConfigDict(run.config))
-        if splits.digest != run.facts.digest:
+        if what := changes(run.sources.test, inputs.sources_of(splits).test):
             raise ValueError(
-                f"the images of {run.category} in {run.config['data']['root']} have changed since "
-                "the runs were trained: put them back, or train again"
+                f"test images of {run.workdir} have changed since it was evaluated ({what}): "
+                f"python main.py --mode=evaluate --workdir={run.workdir}, and the same for the "
+                "other runs, or put them back"
             )
         return splits.test
 

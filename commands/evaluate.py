@@ -13,6 +13,7 @@ from data import pipeline
 from data.decoded import Images
 from engine import parallel, startup
 from engine.log import REPORT
+from engine.sources import changes, read_sources, write_sources
 from engine.workdir import Facts
 from evaluation import evaluate as evaluation
 from evaluation import official, threshold
@@ -58,8 +59,9 @@ def evaluate(config: ConfigDict, workdir: str, *, save_maps: bool = False) -> di
     splits = inputs.load(config)
     judgement.warn_of_few(len(splits.calibration.images))
     facts = rejoin(config, workdir)
-    if facts.digest != splits.digest:
-        logging.warning("The images in %s have changed since training.", config.data.root)
+    before, now = read_sources(workdir), inputs.sources_of(splits)
+    if before and (what := changes(before.all(), now.all())):
+        logging.warning("Images have changed since %s was last evaluated: %s.", workdir, what)
     return evaluate_run(config, facts, judgement, workdir, splits, save_maps=save_maps)
 
 
@@ -94,6 +96,7 @@ def evaluate_run(
     if save_maps:
         _write_maps(workdir, config.data.category, splits.test, outcome.scored.maps)
     write_results(workdir, outcome, networks.origin)
+    write_sources(workdir, inputs.sources_of(splits))
     write_report(os.path.join(workdir, REPORT), **outcome._asdict())
     page = os.path.join(REPORT, PAGE)
     names = (threshold.THRESHOLD_FILE, RESULTS_FILE, SCORES_FILE, PREDICTIONS_FILE)

@@ -4,17 +4,25 @@ import json
 import os
 
 import numpy as np
+from ml_collections import ConfigDict
 
 from commands import inputs
-from commands.runs import restore_detector
+from commands.runs import FREE, restore_detector
 from deploy.export import require_new_folder, write_export
+from engine.sources import changes, read_sources
+from engine.workdir import claim
 from evaluation import threshold
 from evaluation.results import RESULTS_FILE
 from storage.outputs import CONFIG_FILE
 
 
-def export(workdir: str, output: str) -> None:
+def export(workdir: str, output: str, config: ConfigDict | None = None) -> None:
     """Writes the workdir's scoring function into the new folder `output`, as deploy/export.py says.
+
+    Args:
+      workdir: of a finished run.
+      output: made anew.
+      config: the workdir's, where the images have moved, with their new place.
 
     Raises:
       ValueError, OSError: one line that says what is wrong and the way out; then there is no
@@ -22,13 +30,16 @@ def export(workdir: str, output: str) -> None:
     """
     require_new_folder(output)
     detector = restore_detector(workdir)
-    config, networks = detector.config, detector.networks
+    networks = detector.networks
+    config = inputs.located(config or detector.config, workdir)
+    claim(workdir, config.to_dict(), detector.facts, free=FREE, main=False)
     inputs.refuse_inside(config, output, "output")
     splits = inputs.load(config)
-    if splits.digest != detector.facts.digest:
+    before = read_sources(workdir)
+    if before and (what := changes(before.calibration, inputs.sources_of(splits).calibration)):
         raise ValueError(
-            f"the images of {config.data.category} have changed since training, and exported forms "
-            "are tried on those that the threshold comes from: put them back"
+            f"held-out images that the threshold of {workdir} comes from have changed ({what}): "
+            f"python main.py --mode=evaluate --workdir={workdir} sets it anew, then export again"
         )
     with open(os.path.join(workdir, RESULTS_FILE), encoding="utf-8") as file:
         results = json.load(file)

@@ -6,11 +6,12 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict, FrozenConfigDict
 
-from data import demo, pipeline, textures
+from data import demo, pipeline, scan, textures
 from engine import batches, hosts
 from engine.brightness import training_brightness, with_correction
 from engine.make import make
 from engine.method import Method
+from engine.sources import Sources
 from engine.workdir import Facts
 
 
@@ -81,7 +82,13 @@ def read(config: ConfigDict, *, test: bool = True) -> pipeline.Splits:
 def facts_of(config: ConfigDict, splits: pipeline.Splits) -> Facts:
     """What a run is bound to besides its config."""
     light = training_brightness(np.asarray(splits.train.images)) if config.data.brightness else None
-    return Facts(num_train=len(splits.train.images), digest=splits.digest, brightness=light)
+    digest = scan.digest(splits.train.paths, splits.train.sums)
+    return Facts(num_train=len(splits.train.images), digest=digest, brightness=light)
+
+
+def sources_of(splits: pipeline.Splits) -> Sources:
+    """Which files the images come from."""
+    return Sources(*(dict(zip(part.paths, part.sums, strict=True)) for part in splits))
 
 
 def method_of(config: ConfigDict, facts: Facts, *textures: np.ndarray) -> Method:

@@ -11,6 +11,7 @@ from commands import inputs
 from data import sampling
 from engine import parallel
 from engine.method import Method, Score, Variables
+from engine.sources import Sources, changes, read_sources
 from engine.workdir import Facts, claim, read_config, read_facts
 from evaluation.scoring import restore, scorer_of
 from evaluation.threshold import Threshold, read_threshold
@@ -87,6 +88,25 @@ def rejoin(config: ConfigDict, workdir: str) -> Facts:
     facts = read_facts(workdir)
     claim(workdir, config.to_dict(), facts, free=FREE, main=parallel.is_main())
     return facts
+
+
+def refuse_changed(workdir: str, facts: Facts, images: Sources) -> None:
+    """Raises ValueError, in words, where `workdir` was trained on other images than these.
+
+    Args:
+      workdir: one that is not yet claimed was trained on none.
+      facts: of the images.
+      images: that a run of these settings is trained on; of the calibration and the test images a
+        network knows nothing.
+    """
+    before = read_sources(workdir)
+    if before is None or read_facts(workdir).digest == facts.digest:
+        return
+    if what := changes(before.good(), images.good()):
+        raise ValueError(
+            f"the images that {workdir} was trained on have changed ({what}): put them back as "
+            "they were, or train into another workdir"
+        )
 
 
 def require_finished(method: Method, step: int, workdir: str) -> None:

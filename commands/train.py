@@ -10,10 +10,11 @@ from ml_collections import ConfigDict
 
 from commands import inputs
 from commands.evaluate import evaluate_run, require_judgement
-from commands.runs import FREE
+from commands.runs import FREE, refuse_changed
 from data import pipeline
 from engine import hosts, parallel
 from engine.method import Method
+from engine.sources import Sources, read_sources, write_sources
 from engine.train import Every, require_divisible, train_stages
 from engine.workdir import Facts, claim
 from engine.workdir import reuse as reuse_stages
@@ -52,7 +53,7 @@ def train_networks(
     """Binds the workdir to the config and trains what is not yet trained."""
     method = inputs.method_of(config, facts, *inputs.load_textures(config))
     training = inputs.training_batches(config, np.asarray(splits.train.images))
-    _bind(workdir, config, facts, method, reuse)
+    _bind(workdir, config, facts, method, reuse, inputs.sources_of(splits))
     train_stages(
         method,
         training,
@@ -64,16 +65,25 @@ def train_networks(
 
 
 def _bind(
-    workdir: str, config: ConfigDict, facts: Facts, method: Method, reuse: str | None
+    workdir: str,
+    config: ConfigDict,
+    facts: Facts,
+    method: Method,
+    reuse: str | None,
+    images: Sources,
 ) -> None:
     """Binds the workdir to a config that can be trained, so that a corrected one may follow."""
     require_divisible(method)
     settings, main_process = config.to_dict(), parallel.is_main()
     hosts.require_same(json.dumps([settings, facts]), "the config and the images")
+    refuse_changed(workdir, facts, images)
     claim(workdir, settings, facts, free=FREE, main=False)
     if reuse:
         stages = {stage.name: stage.num_steps for stage in method.stages}
         source, free = os.path.abspath(os.path.expanduser(reuse)), (*FREE, *_NO_STAGES)
+        refuse_changed(source, facts, images)
         taken = reuse_stages(source, workdir, stages, settings, facts, free=free, main=main_process)
         logging.info("Stages taken over from %s: %s.", source, ", ".join(taken) or "none")
     claim(workdir, settings, facts, free=FREE, main=main_process)
+    if main_process and read_sources(workdir) is None:
+        write_sources(workdir, images)

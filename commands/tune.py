@@ -6,7 +6,7 @@ from typing import Any
 from ml_collections import ConfigDict, FrozenConfigDict
 
 from commands import inputs
-from commands.runs import rejoin, require_finished
+from commands.runs import refuse_changed, rejoin, require_finished
 from commands.train import train_networks
 from data import pipeline
 from engine import parallel
@@ -36,6 +36,7 @@ def tune(config: ConfigDict, workdir: str) -> dict[str, Any]:
     method: Any = inputs.method_of(config, facts)  # of one that has a section `tuning`
     require_finished(method, restore(method, workdir)[1], workdir)
     splits = inputs.read(config, test=False)
+    refuse_changed(workdir, inputs.facts_of(config, splits), inputs.sources_of(splits))
     if not len(splits.calibration.images):
         raise ValueError(
             "no normal images are held out to tune on: train with data.calibration > 0"

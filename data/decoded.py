@@ -16,7 +16,9 @@ import numpy as np
 from storage import files
 from storage.rows import Bytes, Masks, Rows, packed_bytes
 
-_FORMAT = 3  # since 3: uncompressed; since 2: Pillow's resizing, the sizes of the files, pick_test
+# Since 4: sums of each file; since 3: uncompressed; since 2: Pillow's resizing, the sizes of the
+# files, pick_test.
+_FORMAT = 4
 _BLOCK = 2**20  # bytes that are read at a time for the checksum
 
 
@@ -30,13 +32,13 @@ class Images(NamedTuple):
     # bool [h, w] each, at the image's own size; None for a defective image without a mask.
     masks: Sequence[np.ndarray | None]  # empty for training images
     sizes: np.ndarray  # int64 [N, 2]; height and width of the files
+    sums: list[str]  # SHA-256, in hex, of each file, with that of its mask (data/scan.py)
 
 
 class Decoded(NamedTuple):
     """All images of a category at one size, and what they were made from."""
 
     category: str
-    digest: str  # SHA-256 of the source files; empty where the test images were not read
     train: Images
     test: Images
     # Whether good test images are still to be picked from `train`: a folder of own images has them
@@ -47,7 +49,7 @@ class Decoded(NamedTuple):
 def no_images(size: int) -> Images:
     """A split without images, uint8 [0, size, size, 3]."""
     none = np.zeros(0, np.int64)
-    return Images(np.zeros((0, size, size, 3), np.uint8), [], [], none, [], none.reshape(0, 2))
+    return Images(np.zeros((0, size, size, 3), np.uint8), [], [], none, [], none.reshape(0, 2), [])
 
 
 def write_decoded(path: str, decoded: Decoded) -> None:
@@ -59,7 +61,6 @@ def write_decoded(path: str, decoded: Decoded) -> None:
     arrays = {
         "format": np.array(_FORMAT),
         "category": np.array(decoded.category),
-        "digest": np.array(decoded.digest),
         "pick_test": np.array(decoded.pick_test),
         "mask_sizes": _mask_sizes(decoded.test.masks),
         "mask_bits": _mask_bits(decoded.test.masks),
@@ -70,6 +71,7 @@ def write_decoded(path: str, decoded: Decoded) -> None:
         arrays[f"{split}_defects"] = np.array(images.defects, dtype=np.str_)
         arrays[f"{split}_labels"] = images.labels
         arrays[f"{split}_sizes"] = images.sizes
+        arrays[f"{split}_sums"] = np.array(images.sums, dtype=np.str_)
     os.makedirs(os.path.dirname(path), exist_ok=True)
     with files.whole(path, shared=True) as file:
         np.savez(file, **arrays)  # type: ignore[arg-type]
@@ -110,12 +112,10 @@ class _Archive(NamedTuple):
 def _decoded(archive: _Archive, test: bool) -> Decoded:
     if any(info.compress_type != zipfile.ZIP_STORED for info in archive.zip.infolist()):
         raise ValueError("its arrays are compressed")
-    category, digest, pick_test = (
-        _array(archive.zip, name).item() for name in ("category", "digest", "pick_test")
-    )
+    category, pick_test = (_array(archive.zip, name).item() for name in ("category", "pick_test"))
     train = _split(archive, "train")
     if not test:
-        return Decoded(category, "", train, no_images(train.images.shape[1]), pick_test)
+        return Decoded(category, train, no_images(train.images.shape[1]), pick_test)
     tested = _split(archive, "test")
     sizes = _array(archive.zip, "mask_sizes")
     start, (count,) = _place(archive, "mask_bits", 1)
@@ -124,15 +124,16 @@ def _decoded(archive: _Archive, test: bool) -> Decoded:
     if packed_bytes(sizes).sum() != count:
         raise ValueError("the masks have other sizes than they say")
     masks = Masks(archive.file, start, sizes)
-    return Decoded(category, digest, train, tested._replace(masks=masks), pick_test)
+    return Decoded(category, train, tested._replace(masks=masks), pick_test)
 
 
 def _split(archive: _Archive, split: str) -> Images:
     start, (count, *shape) = _place(archive, f"{split}_images", 4)
-    paths, defects, labels, sizes = (
-        _array(archive.zip, f"{split}_{name}") for name in ("paths", "defects", "labels", "sizes")
+    columns = ("paths", "defects", "labels", "sizes", "sums")
+    paths, defects, labels, sizes, sums = (
+        _array(archive.zip, f"{split}_{name}") for name in columns
     )
-    if not len(paths) == len(defects) == len(labels) == len(sizes) == count:
+    if not len(paths) == len(defects) == len(labels) == len(sizes) == len(sums) == count:
         raise ValueError(f"the arrays of {split} differ in length")
     if shape != [shape[0], shape[0], 3] or {labels.dtype, sizes.dtype} != {np.dtype(np.int64)}:
         raise ValueError(f"the arrays of {split} have other shapes or types")
@@ -143,7 +144,7 @@ def _split(archive: _Archive, split: str) -> Images:
         _require_name(defect)
     size = int(np.prod(shape))
     images = Rows(archive.file, range(start, start + count * size, size), tuple(shape))
-    return Images(images, paths.tolist(), defects.tolist(), labels, [], sizes)
+    return Images(images, paths.tolist(), defects.tolist(), labels, [], sizes, sums.tolist())
 
 
 def _require_name(name: str) -> None:

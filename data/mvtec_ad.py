@@ -11,7 +11,7 @@ import itertools
 import os
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -22,7 +22,7 @@ from absl import logging
 from PIL import Image
 
 from data.images import inspect, refuse_bad_files
-from data.scan import CATEGORIES, HOMEPAGE, LICENCE, Files, Sample, digest, scan_layout
+from data.scan import CATEGORIES, HOMEPAGE, LICENCE, Files, Sample, digest, scan_layout, sums
 from data.streaming import leave_accelerators
 
 _Sound = tuple[Sample, np.ndarray, np.ndarray | None]  # with its image and its mask
@@ -119,15 +119,15 @@ class MvtecAd(tfds.core.GeneratorBasedBuilder):
     def _inspect_each(self, files: Files) -> Iterator[_Sound]:
         """Each sample; once one is bad, the rest are looked through for the error alone."""
         faults: list[str] = []
-        sums: dict[Path, str] = {}
+        known: dict[Path, str] = {}
         samples = [*files.train, *files.test]
         for count, sample in enumerate(samples, start=1):
             inspected = inspect(sample.path, sample.mask, defective=sample.defect != "good")
             faults += inspected.faults
-            sums |= inspected.sums
+            known |= inspected.sums
             if count == len(samples):
                 refuse_bad_files(faults)
-                self.info.metadata["digest"] = digest(files, sums.__getitem__)
+                self.info.metadata["digest"] = _digest(files, known.__getitem__)
             if inspected.pixels is not None and not faults:
                 yield sample, inspected.pixels, inspected.mask
 
@@ -148,11 +148,16 @@ class MvtecAd(tfds.core.GeneratorBasedBuilder):
             )
 
 
+def _digest(files: Files, *sum_of: Callable[[Path], str]) -> str:
+    samples = [*files.train, *files.test]
+    return digest([sample.name for sample in samples], sums(samples, *sum_of))
+
+
 def _up_to_date(category: str, place: str, files: Files) -> MvtecAd | None:
     """The builder of the copy in `place`, if it is of these files."""
     try:
         builder = _builder(category, place)
-        if not builder.data_path.exists() or builder.info.metadata["digest"] != digest(files):
+        if not builder.data_path.exists() or builder.info.metadata["digest"] != _digest(files):
             return None
     except Exception as error:  # a description that is cut off or missing fails in many ways
         reason = " ".join(str(error).split())[:200]

@@ -34,7 +34,7 @@ _BESIDE = frozenset(
 
 
 def meaning(folder: str) -> str:
-    """What a folder of that name holds: `GOOD_PARTS`, `DEFECTIVE_PARTS`, `MASKS`, or '' where it says nothing.
+    """What a folder of that name holds: one of the three, or '' where it says nothing.
 
     Upper and lower case, accents, and what stands between words do not count, nor do numbers and
     words such as 'parts' beside: 'n.i.O.', 'Non-conforme' and 'NG_images_2' are known.

@@ -6,7 +6,7 @@ TensorFlow is imported only to stream batches.
 
 import os
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -31,7 +31,6 @@ class Splits(NamedTuple):
     train: Images
     calibration: Images
     test: Images
-    digest: str  # SHA-256 of the files; empty where the test images were not read
 
 
 # ---------------------------------------------------------------- folder to splits
@@ -139,18 +138,18 @@ class _Resized(NamedTuple):
     faults: list[str]
 
 
-def decode(files: Files, image_size: int) -> tuple[Images, Images, str]:
+def decode(files: Files, image_size: int) -> tuple[Images, Images]:
     """Reads, checks, decodes and resizes all files, each once.
 
     Returns:
-      Training images and test images, both sorted by name, and `scan.digest` of the files. The
-      mask of a good image is empty, that of a defective image without one is None.
+      Training images and test images, both sorted by name. The mask of a good image is empty, that
+      of a defective image without one is None.
 
     Raises:
       ValueError: one line that lists all bad files, each with its reason.
       OSError: the disk is full.
     """
-    train, test = files.train, sorted(files.test, key=lambda sample: sample.name)
+    train, test = files.train, _by_name(files.test)
     count = len(train) + len(test)
     logging.info("Decoding %d images.", count)
     images = np.empty((count, image_size, image_size, 3), np.uint8)
@@ -169,10 +168,13 @@ def decode(files: Files, image_size: int) -> tuple[Images, Images, str]:
             masks.append(resized.bits)
             mask_sizes[index] = resized.size
     refuse_bad_files(faults)
-    train_images = _images(train, images[: len(train)], sizes[: len(train)])
-    test_images = _images(test, images[len(train) :], sizes[len(train) :])
-    test_images = test_images._replace(masks=Masks(masks, 0, mask_sizes[len(train) :]))
-    return train_images, test_images, scan.digest(files, sums.__getitem__)
+    train_images = _images(train, images[: len(train)], sizes[: len(train)], sums)
+    test_images = _images(test, images[len(train) :], sizes[len(train) :], sums)
+    return train_images, test_images._replace(masks=Masks(masks, 0, mask_sizes[len(train) :]))
+
+
+def _by_name(samples: Sequence[Sample]) -> list[Sample]:
+    return sorted(samples, key=lambda sample: sample.name)
 
 
 def _resized(image_size: int, sample: Sample, inspected: Inspected) -> _Resized:
@@ -186,7 +188,9 @@ def _resized(image_size: int, sample: Sample, inspected: Inspected) -> _Resized:
     return _Resized(size, resize(pixels, image_size), bits, sums, faults)
 
 
-def _images(samples: Sequence[Sample], images: np.ndarray, sizes: np.ndarray) -> Images:
+def _images(
+    samples: Sequence[Sample], images: np.ndarray, sizes: np.ndarray, sums: Mapping[Path, str]
+) -> Images:
     return Images(
         images,
         [sample.name for sample in samples],
@@ -194,6 +198,7 @@ def _images(samples: Sequence[Sample], images: np.ndarray, sizes: np.ndarray) ->
         np.array([sample.defect != "good" for sample in samples], np.int64),
         [],
         sizes,
+        scan.sums(samples, sums.__getitem__),
     )
 
 
@@ -203,10 +208,9 @@ def _of_files(
     """The decoded copy where it was made from these very files, else a new one; '' is no copy."""
     if copy and (images := _up_to_date(copy, category, files, image_size, pick_test)):
         return images
-    train, test, digest = decode(files, image_size)
-    if not copy:
-        return Decoded(category, "", train, test, pick_test)
-    return _write_copy(copy, Decoded(category, digest, train, test, pick_test))
+    train, test = decode(files, image_size)
+    images = Decoded(category, train, test, pick_test)
+    return _write_copy(copy, images) if copy else images
 
 
 def _up_to_date(
@@ -220,10 +224,23 @@ def _up_to_date(
         logging.warning("Decoding the images anew: %s", error)
         return None
     about = (images.category, images.pick_test, images.train.images.shape[1:3])
-    if about == (category, pick_test, (image_size,) * 2) and images.digest == scan.digest(files):
+    if about == (category, pick_test, (image_size,) * 2) and _are(images, files):
         return images
     logging.info("The images are not those of %s: decoding them anew.", copy)
     return None
+
+
+def _are(images: Decoded, files: Files) -> bool:
+    """Whether the images were decoded from these very files."""
+    for part, samples in ((images.train, files.train), (images.test, _by_name(files.test))):
+        if part.paths != [sample.name for sample in samples]:
+            return False
+        try:
+            if part.sums != scan.sums(samples):
+                return False
+        except ValueError:  # decoding says which file, and why
+            return False
+    return True
 
 
 def _write_copy(copy: str, images: Decoded) -> Decoded:
@@ -269,7 +286,7 @@ def _split(images: Decoded, seed: int, share: float, test: bool) -> Splits:
     parts = sampling.split(seed, count, share, pick_test=pick)
     train, calibration, picked = (_take(images.train, indices) for indices in parts)
     tested = _with_good(images.test, picked) if pick and test else images.test
-    return Splits(train, calibration, tested, images.digest)
+    return Splits(train, calibration, tested)
 
 
 def _with_good(bad: Images, good: Images) -> Images:
@@ -282,6 +299,7 @@ def _with_good(bad: Images, good: Images) -> Images:
         np.concatenate([bad.labels, good.labels]),
         [*bad.masks, *nothing],
         np.concatenate([bad.sizes, good.sizes]),
+        bad.sums + good.sums,
     )
 
 
@@ -300,6 +318,7 @@ def _take(images: Images, indices: np.ndarray) -> Images:
         images.labels[indices],
         [],
         images.sizes[indices],
+        [images.sums[index] for index in indices],
     )
 
 

@@ -1,4 +1,4 @@
-"""Which image files there are, and what is wrong with where they lie; `digest` alone opens them.
+"""Which image files there are, and what is wrong with where they lie; `sums` alone opens them.
 
 The layout of MVTec AD, of which every category is a folder:
 
@@ -20,7 +20,7 @@ suffixes and hidden ones are ignored.
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -92,20 +92,27 @@ def require_sound(survey: Survey) -> Files:
     return survey.files
 
 
-def digest(files: Files, sum_of: Callable[[Path], str] = sha256_of_image) -> str:
-    """SHA-256, in hex, of the names and the contents of all images and masks.
+def sums(samples: Sequence[Sample], sum_of: Callable[[Path], str] = sha256_of_image) -> list[str]:
+    """SHA-256, in hex, of each image's file, or of that sum and its mask's where it has a mask.
 
-    It is '' where a file cannot be read. `sum_of` gives the SHA-256 of a file that was read before;
-    by default each file is read, once, and none is decoded.
+    `sum_of` gives the SHA-256 of a file that was read before; by default each file is read, once,
+    and none is decoded.
+
+    Raises:
+      ValueError: a file cannot be read.
     """
-    whole = hashlib.sha256()
-    try:
-        for sample in (*files.train, *files.test):
-            for path in filter(None, (sample.path, sample.mask)):
-                whole.update(os.fsencode(f"{sample.name}\0{path.name}\0{sum_of(path)}\n"))
-    except ValueError:
-        return ""
-    return whole.hexdigest()
+    return [
+        hashlib.sha256(f"{sum_of(each.path)} {sum_of(each.mask)}".encode()).hexdigest()
+        if each.mask
+        else sum_of(each.path)
+        for each in samples
+    ]
+
+
+def digest(names: Iterable[str], sums: Iterable[str]) -> str:
+    """SHA-256, in hex, of the names of images and of their `sums`."""
+    lines = (f"{name}\0{each}\n" for name, each in zip(names, sums, strict=True))
+    return hashlib.sha256(os.fsencode("".join(lines))).hexdigest()
 
 
 # ---------------------------------------------------------------- the layout of MVTec AD

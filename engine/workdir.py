@@ -20,7 +20,7 @@ class Facts(NamedTuple):
     """What is known of the data, and not set: it belongs to a run as its config does."""
 
     num_train: int  # training images, without those held out
-    digest: str  # SHA-256 of all files
+    digest: str  # SHA-256 of their files
     # The training images' brightness, from 0 to 1, where each image is brought to it.
     brightness: float | None = None
 

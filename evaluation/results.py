@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, NoReturn
 import numpy as np
 
 from data.decoded import Images
-from engine.workdir import Facts, read_facts
+from engine.sources import SOURCES_FILE, Sources, read_sources
 from evaluation.metrics import METRICS
 from evaluation.threshold import Threshold, write_threshold
 from storage.files import as_text, write_json, write_npz, write_text
@@ -135,7 +135,7 @@ class Run(NamedTuple):
     category: str
     seed: int
     config: Mapping[str, Any]
-    facts: Facts  # of its data
+    sources: Sources  # its images
     results: Mapping[str, Any]  # as evaluation.evaluate.evaluate returns them
     paths: Sequence[str]  # N, as scores.csv has them
     defects: Sequence[str]  # N, likewise
@@ -164,13 +164,17 @@ def read_run(workdir: str) -> Run:
     results = _read_json(workdir, RESULTS_FILE, _IN_RESULTS)
     paths, defects, labels, scores = _read_scores(workdir)
     data = config["data"]
+    sources = read_sources(workdir)
+    if sources is None:
+        path = os.path.join(workdir, SOURCES_FILE)
+        raise ValueError(f"{path} is missing: {_remedy(workdir, SOURCES_FILE)}")
     return Run(
         workdir=workdir,
         name=str(config["name"]),
         category=str(data["category"]),
         seed=config["seed"],
         config=config,
-        facts=read_facts(workdir),
+        sources=sources,
         results=results,
         paths=paths,
         defects=defects,

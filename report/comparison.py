@@ -13,6 +13,7 @@ import numpy as np
 from scipy.stats import rankdata
 
 from data.decoded import Images
+from engine.sources import changes
 from evaluation.results import SCORES_FILE, Predictions, Run, config_key, read_predictions, read_run
 from report import figures, page
 from report.comparison_tables import (
@@ -231,9 +232,8 @@ def require_comparable(runs: Sequence[Run]) -> None:
 
 def _difference(first: Run, other: Run) -> str:
     """How the test sets of two runs differ, or ''."""
-    digests = [run.facts.digest[:12] for run in (first, other)]
-    if first.facts.digest != other.facts.digest:
-        return f"their files have the SHA-256 {digests[0]}... and {digests[1]}..."
+    if what := changes(first.sources.all(), other.sources.all()):
+        return f"from the former to the latter {what}"
     rows = [zip(run.paths, run.defects, run.labels.tolist(), strict=True) for run in (first, other)]
     for place, (mine, theirs) in enumerate(itertools.zip_longest(*rows), start=1):
         if mine != theirs:

@@ -12,7 +12,15 @@ SOURCES = [
     *(path for room in (*ROOMS, "fanogan_jax", "ae_jax") for path in (ROOT / room).rglob("*.py")),
 ]
 NAMES = (
-    *("config.json", "facts.json", "lock", "checkpoints", "metrics.jsonl", "tensorboard"),
+    *(
+        "config.json",
+        "facts.json",
+        "sources.json",
+        "lock",
+        "checkpoints",
+        "metrics.jsonl",
+        "tensorboard",
+    ),
     *("threshold.json", "results.json", "scores.csv", "predictions.npz", "tuning.json"),
     *("index.html", "compare.html", "compare.md", "compare.json", "SHA256SUMS"),
     *("predictions.csv", "predictions.jsonl", "model.stablehlo", "weights.safetensors"),

@@ -20,13 +20,14 @@ def images_of(count, name, masks=()):
     pixels = np.random.default_rng(count).integers(0, 256, (count, SIZE, SIZE, 3), np.uint8)
     paths = [f"{name}/{index}.png" for index in range(count)]
     labels, sizes = np.zeros(count, np.int64), np.full((count, 2), SIZE)
-    return decoded.Images(pixels, paths, [name] * count, labels, list(masks), sizes)
+    sums = [f"{index:064x}" for index in range(count)]
+    return decoded.Images(pixels, paths, [name] * count, labels, list(masks), sizes, sums)
 
 
 def written(path, masks=()):
     """A copy of five training images and of as many test images as there are masks."""
     parts = images_of(5, "good"), images_of(len(masks), "bad", masks)
-    decoded.write_decoded(str(path), decoded.Decoded("mine", "digest", *parts))
+    decoded.write_decoded(str(path), decoded.Decoded("mine", *parts))
     return decoded.read_decoded(str(path))
 
 
@@ -65,7 +66,7 @@ def test_images_stay_those_of_their_copy(tmp_path):
     """Though another run puts a new copy in its place; a copy that is written over is noticed."""
     path = tmp_path / "x.npz"
     splits, expected = written(path), images_of(5, "good").images
-    second = decoded.Decoded("mine", "other", images_of(3, "good"), decoded.no_images(SIZE))
+    second = decoded.Decoded("mine", images_of(3, "good"), decoded.no_images(SIZE))
     decoded.write_decoded(str(path), second)
     np.testing.assert_array_equal(splits.train.images, expected)
     other = decoded.read_decoded(str(path))
@@ -87,7 +88,7 @@ def test_every_bit_of_the_copy_is_checked(tmp_path):
             with pytest.raises(ValueError, match=r"x.npz holds no decoded images .*Bad CRC-32"):
                 decoded.read_decoded(str(path))
             path.write_bytes(whole)
-    assert len(names) == 16 and decoded.read_decoded(str(path)).digest == "digest"
+    assert len(names) == 17 and decoded.read_decoded(str(path)).train.sums[4] == f"{4:064x}"
 
 
 def altered(path, **arrays):

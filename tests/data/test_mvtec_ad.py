@@ -37,6 +37,11 @@ def examples(builder, split):
     return {example["path"].decode(): example for example in each}
 
 
+def digest_of(folder):
+    samples = [sample for part in scan.scan_layout(folder.parent, folder.name) for sample in part]
+    return scan.digest([sample.name for sample in samples], scan.sums(samples))
+
+
 def copies(folder):
     return sorted((folder.parent.parent / "tfds").glob("*/mvtec_ad/*/1.0.0"))
 
@@ -61,7 +66,7 @@ def test_examples_are_what_runs_are_trained_on_and_scored_with(folder):
         assert set(np.unique(mask)) <= {0, 255}
         if expected is not None:
             np.testing.assert_array_equal(mask > 0, expected)
-    assert builder.info.metadata["digest"] == splits.digest
+    assert builder.info.metadata["digest"] == digest_of(folder)
 
 
 def test_preparing_is_silent_and_stays_off_the_network(folder, capsys, monkeypatch):
@@ -110,7 +115,7 @@ def test_changed_files_are_prepared_anew_and_the_old_copy_goes(folder):
     np.testing.assert_array_equal(
         examples(builder, "test")["test/good/000.png"]["image"], picture(7)
     )
-    assert builder.info.metadata["digest"] == scan.digest(scan.scan_layout(folder.parent, "bottle"))
+    assert builder.info.metadata["digest"] == digest_of(folder)
     after = {path: path.stat().st_mtime_ns for path in copies(folder) if path != kept}
     assert after == before and kept in copies(folder)
     assert sorted(path.name for path in own.iterdir()) == ["notes.txt.png"]
@@ -221,7 +226,7 @@ def test_another_process_may_prepare_at_the_same_time(folder, changed, monkeypat
     monkeypatch.setattr(mvtec_ad.os, "rename", second)
     builder = prepare(folder)
     assert len(calls) == 1 and len(copies(folder)) == 1
-    assert builder.info.metadata["digest"] == scan.digest(scan.scan_layout(folder.parent, "bottle"))
+    assert builder.info.metadata["digest"] == digest_of(folder)
     assert len(examples(builder, "train")) == 12
 
 

@@ -7,8 +7,8 @@ import pytest
 from data.names import DEFECTIVE_PARTS, GOOD_PARTS, MASKS, meaning
 
 NAMES = {
-    GOOD_PARTS: "good Good OK ok_1 OK-parts GoodParts normal PASS i.O. iO IO Gut Gutteile in-Ordnung "
-    "non-defective no_defect defect-free conforme bueno buono bom 良品 合格品 正常 양품 정상",
+    GOOD_PARTS: "good Good OK ok_1 OK-parts GoodParts normal PASS i.O. iO IO Gut Gutteile "
+    "in-Ordnung no_defect defect-free conforme bueno buono bom 良品 合格品 正常 양품 정상",
     DEFECTIVE_PARTS: "bad BAD NG ng_images_2 NOK not_ok KO n.i.O. NiO fail Failed reject defects "
     "abnormal Anomaly Schlechtteile Ausschuss Défaut défauts Non-conforme "
     "defectuoso scarto não_conforme 不良品 不合格 異常 异常 불량 비정상",

@@ -52,6 +52,11 @@ def load(folder, **options):
     )
 
 
+def sums_of(splits):
+    """The name and the sum of each file, of each split."""
+    return [dict(zip(split.paths, split.sums, strict=True)) for split in splits]
+
+
 def decoded_copy(folder):
     return folder.parent.parent / "tfds" / "decoded" / f"{folder.name}_{SIZE}px.npz"
 

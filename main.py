@@ -189,7 +189,8 @@ def main(argv: list[str]) -> None:
     except (ValueError, OSError, FloatingPointError) as error:
         logging.debug("The traceback of the error below:", exc_info=True)
         full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
-        remedy = f": free space in {workdir}, the same command goes on" if full else ""
+        place = _OUTPUT.value or workdir
+        remedy = f": free space in {place}, the same command goes on" if full else ""
         print(f"error: {_one_line(error)}{remedy}", file=sys.stderr)
         code = 1
     except jax.errors.JaxRuntimeError as error:

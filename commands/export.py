@@ -35,8 +35,9 @@ def export(workdir: str, output: str, config: ConfigDict | None = None) -> None:
     claim(workdir, config.to_dict(), detector.facts, free=FREE, main=False)
     inputs.refuse_inside(config, output, "output")
     splits = inputs.load(config)
-    before = read_sources(workdir)
-    if before and (what := changes(before.calibration, inputs.sources_of(splits).calibration)):
+    before, now = read_sources(workdir), inputs.sources_of(splits)
+    if before and before.calibration != now.calibration:
+        what = changes(before.good(), now.good())
         raise ValueError(
             f"held-out images that the threshold of {workdir} comes from have changed ({what}): "
             f"python main.py --mode=evaluate --workdir={workdir} sets it anew, then export again"

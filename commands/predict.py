@@ -46,12 +46,12 @@ def restore_scorer(workdir: str) -> Callable[[str | os.PathLike | np.ndarray], P
 def predict(workdir: str, pattern: str, output: str) -> int:
     """Decides on the images that the file, folder or glob `pattern` names; the number unreadable.
 
-    Writes rows and pictures into `output`, as deploy/prediction.py says.
+    Writes rows and pictures into `output`, as deploy/prediction.py says. Where the same command was
+    interrupted, it goes on after the last whole batch.
 
     Raises:
       ValueError, OSError: one line that says what is wrong and the way out.
     """
-    prediction.require_new_output(output)
     startup.give_back_memory()
     detector = restore_detector(workdir)
     paths = photos.find(pattern)
@@ -60,16 +60,20 @@ def predict(workdir: str, pattern: str, output: str) -> int:
     if detector.facts.brightness is not None:
         print(brightness.correction(detector.facts.brightness))
     batch_size = min(_BATCH, len(paths))
+    done = prediction.rows_done(output, paths, detector.threshold, batch_size)
+    if done:
+        print(f"{done} of {len(paths)} images are done already: going on after them.")
     start = time.perf_counter()
     counts = prediction.predict_all(
         detector.scorer(),
-        photos.stream_photos(paths, detector.config.data.image_size, batch_size),
+        photos.stream_photos(paths[done:], detector.config.data.image_size, batch_size),
         detector.threshold,
         output,
         batch_size=batch_size,
+        done=done,
         total=len(paths),
     )
-    rate = counts.total() / (time.perf_counter() - start)
+    rate = (counts.total() - done) / (time.perf_counter() - start)
     named = ", ".join(f"{counts[name]} {name}" for name in prediction.DECISIONS)
     print(f"{counts.total()} images: {named} ({rate:.3g} images/s)")
     print(f"Rows: {os.path.join(output, PREDICTIONS[0])}")

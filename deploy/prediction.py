@@ -1,18 +1,22 @@
 """Decides on new images with a threshold, and writes what came out as it goes, image by image.
 
-    output/predictions.csv, predictions.jsonl    a row per image, also of one that cannot be read
+    output/predictions.csv, predictions.jsonl    a row per image, also of one that cannot be read;
+                                                 the former in UTF-8 with a byte order mark
            heat_maps/, overlays/, masks/         <row>_<name>.png of each, as in column `pictures`
 
 Memory does not grow with the number of images: rows are written and forgotten.
 """
 
+import codecs
 import csv
+import io
+import itertools
 import json
 import os
 import re
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -26,6 +30,7 @@ from engine.method import Score
 from evaluation.maps import Region, largest_region, resize_map
 from evaluation.threshold import Threshold, p_values
 from report import heat
+from storage import files
 from storage.files import as_text
 from storage.outputs import PREDICTIONS
 
@@ -33,6 +38,8 @@ PICTURES = ("heat_maps", "overlays", "masks")
 REGION = tuple(f"region_{name}" for name in Region._fields)
 ROW_COLUMNS = ("path", "decision", "score", "threshold", "p_value", *REGION, "pictures", "reason")
 DECISIONS = GOOD, DEFECTIVE, UNREADABLE = "good", "defective", "unreadable"
+# By the byte order mark a spreadsheet knows that umlauts are UTF-8.
+_HEADER = codecs.BOM_UTF8 + ",".join(ROW_COLUMNS).encode() + b"\n"
 _SILENCE = 10  # seconds between two lines of the log, where there is no progress bar
 
 
@@ -101,6 +108,7 @@ def predict_all(
     output: str,
     *,
     batch_size: int,
+    done: int,
     total: int,
 ) -> Counter:
     """Decides on every image and writes rows and pictures into the folder `output`.
@@ -109,37 +117,32 @@ def predict_all(
 
     Args:
       scorer: as for `decide_on`.
-      batches: of at most `batch_size` photos each.
+      batches: of at most `batch_size` photos each, from the one on that row `done` is about.
       threshold: of the same networks.
       output: made if need be.
       batch_size: as for `decide_on`.
+      done: as many rows of an interrupted run stay, as `rows_done` gives them.
       total: number of all photos, for the progress bar.
 
     Returns:
-      How often each decision was made.
+      How often each decision was made, in the rows that stay too.
 
     Raises:
-      FileExistsError: `output` holds predictions.
-      OSError: it cannot be written; rows that were written stay.
+      OSError: `output` cannot be written; rows that were written stay.
     """
-    require_new_output(output)
     for name in PICTURES:
         os.makedirs(os.path.join(output, name), exist_ok=True)
-    counts: Counter = Counter()
+    counts = _keep(output, done)
     table_path, lines_path = (os.path.join(output, name) for name in PREDICTIONS)
-    bar = tqdm(total=total, unit=" images", disable=not sys.stderr.isatty())
-    # Bytes of file names that are no UTF-8 are written as they were.
-    options: Any = {"encoding": "utf-8", "errors": "surrogateescape", "newline": ""}
-    with open(table_path, "x", **options) as table, open(lines_path, "x", **options) as lines, bar:
-        rows = csv.writer(table, lineterminator="\n")
-        rows.writerow(ROW_COLUMNS)
+    bar = tqdm(total=total, initial=done, unit=" images", disable=not sys.stderr.isatty())
+    with open(table_path, "ab") as table, open(lines_path, "ab") as lines, bar:
         for photos in batches:
             made = decide_on(scorer, photos, threshold, batch_size)
             for photo, prediction in zip(photos, made, strict=True):
                 name = _picture_name(counts.total(), photo.path)
                 row = _row(prediction, name)
-                rows.writerow(map(_cell, row.values()))
-                lines.write(json.dumps(row, allow_nan=False) + "\n")
+                table.write(_csv(row.values()))
+                lines.write(_json(row))
                 if prediction.map is not None:
                     _write_pictures(output, name, photo, prediction.map, threshold)
                 counts[prediction.decision] += 1
@@ -153,11 +156,63 @@ def predict_all(
     return counts
 
 
-def require_new_output(output: str) -> None:
-    """Raises FileExistsError where `output` holds predictions, which would be mixed with others."""
-    for name in PREDICTIONS:
-        if os.path.lexists(path := os.path.join(output, name)):
-            raise FileExistsError(f"{path} exists: choose another --output, or remove it")
+def rows_done(output: str, paths: Sequence[str], threshold: Threshold, batch_size: int) -> int:
+    """How many rows an interrupted run has left in `output` of these very paths: whole batches.
+
+    Raises:
+      FileExistsError: `output` holds predictions for all of them, or other ones, which would be
+        mixed with these.
+    """
+    table_path, lines_path = (os.path.join(output, name) for name in PREDICTIONS)
+    there = [path for path in (table_path, lines_path) if os.path.lexists(path)]
+    if not there:
+        return 0
+    same = _begins(lines_path, b'{"path": ') and _begins(table_path, _HEADER)
+    count = 0
+    for row in _rows(lines_path) if same else ():
+        wanted = (paths[count], threshold.threshold) if count < len(paths) else None
+        same = (row["path"], row["threshold"]) == wanted
+        if not same:
+            break
+        count += 1
+    if not same or count == len(paths):
+        raise FileExistsError(f"{there[0]} exists: choose another --output, or remove it")
+    return count // batch_size * batch_size
+
+
+def _begins(path: str, start: bytes) -> bool:
+    """Whether a file is there and begins so, as far as it goes."""
+    if not os.path.isfile(path):
+        return False
+    with open(path, "rb") as file:
+        return start.startswith(file.read(len(start)))
+
+
+def _rows(path: str) -> Iterator[dict[str, Any]]:
+    """The whole rows of predictions.jsonl: the last may be cut off."""
+    with open(path, "rb") as lines:
+        for line in lines:
+            try:
+                row = json.loads(line)
+            except ValueError:
+                return
+            if not line.endswith(b"\n") or list(row) != list(ROW_COLUMNS):
+                return
+            yield row
+
+
+def _keep(output: str, count: int) -> Counter:
+    """Leaves the first `count` rows alone, and says how often each decision was made in them."""
+    table_path, lines_path = (os.path.join(output, name) for name in PREDICTIONS)
+    counts: Counter = Counter()
+    kept = itertools.islice(_rows(lines_path), count) if count else ()
+    with files.whole(table_path) as table, files.whole(lines_path) as lines:
+        table.write(_HEADER)
+        for row in kept:
+            counts[row["decision"]] += 1
+            table.write(_csv(row.values()))
+            lines.write(_json(row))
+    return counts
 
 
 def _row(prediction: Prediction, pictures: str) -> dict[str, Any]:
@@ -172,6 +227,17 @@ def _row(prediction: Prediction, pictures: str) -> dict[str, Any]:
         "pictures": None if prediction.map is None else pictures,
         "reason": prediction.reason or None,
     }
+
+
+def _json(row: Mapping[str, Any]) -> bytes:
+    return json.dumps(row, allow_nan=False).encode() + b"\n"
+
+
+def _csv(values: Iterable[Any]) -> bytes:
+    """A line. Bytes of file names that are no UTF-8 are written as they were."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerow(map(_cell, values))
+    return text.getvalue().encode("utf-8", "surrogateescape")
 
 
 def _cell(value: Any) -> Any:

@@ -98,7 +98,8 @@ def test_changed_images_and_unfinished_workdirs_are_refused(finished, root, tmp_
         config["data"]["root"] = str(changed)
         (copy / "config.json").write_text(json.dumps(config))
     line = fails(*command, f"--workdirs={copies[0]},{copies[1]}")
-    assert str(changed) in line and "have changed" in line
+    assert "have changed since it was evaluated (test/good: 1 changed (000.png))" in line
+    assert f"--mode=evaluate --workdir={copies[0]}" in line
 
 
 @pytest.mark.parametrize(

@@ -58,7 +58,7 @@ def predict(workdir, images, output):
 
 
 def read_rows(folder):
-    with open(folder / "predictions.csv", newline="") as file:
+    with open(folder / "predictions.csv", newline="", encoding="utf-8-sig") as file:
         return list(csv.DictReader(file))
 
 
@@ -237,7 +237,8 @@ def test_export_writes_a_folder_or_nothing(finished, photos, tmp_path):
     config["data"]["folder"] = str(tmp_path / "other")
     (tmp_path / "w/config.json").write_text(json.dumps(config))
     none = ("--mode=export", f"--workdir={tmp_path}/w", f"--output={tmp_path}/none")
-    assert "have changed since training" in fails(*none)
+    line = fails(*none)
+    assert "day0: 1 removed (000.png)" in line and f"--mode=evaluate --workdir={tmp_path}/w" in line
     assert not list(tmp_path.glob("none*"))
 
 

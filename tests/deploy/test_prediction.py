@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 from types import SimpleNamespace
 
 import numpy as np
@@ -11,6 +12,7 @@ from PIL import Image
 from deploy import prediction
 from engine.method import Score
 from evaluation import threshold
+from storage.outputs import PREDICTIONS
 
 SIDE = 8
 FOUND = threshold.calibrate(  # of 19 good images: score 0.2 at the most, and 0.5 in a pixel
@@ -39,7 +41,7 @@ def unreadable(path, reason="not a readable image"):
 
 
 def rows(folder):
-    with open(folder / "predictions.csv", newline="", encoding="utf-8") as file:
+    with open(folder / "predictions.csv", newline="", encoding="utf-8-sig") as file:
         table = list(csv.DictReader(file))
     lines = (folder / "predictions.jsonl").read_text().splitlines()
     assert len(table) == len(lines)
@@ -49,7 +51,7 @@ def rows(folder):
 def predict_all(output, *photos, size=2):
     batches = [photos[start : start + size] for start in range(0, len(photos), size)]
     return prediction.predict_all(
-        scorer, iter(batches), FOUND, str(output), batch_size=size, total=len(photos)
+        scorer, iter(batches), FOUND, str(output), batch_size=size, done=0, total=len(photos)
     )
 
 
@@ -144,19 +146,20 @@ def test_hostile_names(tmp_path):
     predict_all(tmp_path, *(photo(name) for name in names))
     lines = [json.loads(line) for line in (tmp_path / "predictions.jsonl").read_text().splitlines()]
     assert [line["path"] for line in lines] == names
-    with open(tmp_path / "predictions.csv", newline="", errors="surrogateescape") as file:
+    options = {"encoding": "utf-8-sig", "errors": "surrogateescape", "newline": ""}
+    with open(tmp_path / "predictions.csv", **options) as file:
         table = list(csv.DictReader(file))
     assert table[1]["path"] == "'=1+1.png" and table[2]["path"] == names[2]
     files = sorted(path.name for path in (tmp_path / "masks").iterdir())
     assert files == sorted(f"{line['pictures']}.png" for line in lines) and len(files) == len(names)
-    assert {path.name for path in tmp_path.iterdir()} == {*prediction.ROWS, *prediction.PICTURES}
+    assert {path.name for path in tmp_path.iterdir()} == {*PREDICTIONS, *prediction.PICTURES}
 
 
-@pytest.mark.parametrize("name", prediction.ROWS)
+@pytest.mark.parametrize("name", PREDICTIONS)
 def test_predictions_are_not_mixed_with_others(tmp_path, name):
     (tmp_path / name).write_text("precious")
     with pytest.raises(FileExistsError, match=f"{name} exists: choose another --output"):
-        predict_all(tmp_path, photo("a"))
+        prediction.rows_done(str(tmp_path), ["a"], FOUND, 1)
     assert [path.name for path in tmp_path.iterdir()] == [name]
 
 
@@ -166,5 +169,52 @@ def test_what_was_decided_before_a_crash_is_kept(tmp_path):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        prediction.predict_all(scorer, batches(), FOUND, str(tmp_path), batch_size=2, total=4)
+        prediction.predict_all(
+            scorer, batches(), FOUND, str(tmp_path), batch_size=2, done=0, total=4
+        )
     assert len(rows(tmp_path)[1]) == 2
+
+
+def contents(folder):
+    return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*.*")}
+
+
+@pytest.mark.parametrize("rows_left", [0, 1, 2, 3, 4])
+@pytest.mark.parametrize("cut", [0, 20])
+def test_the_same_command_ends_with_the_files_of_an_unbroken_run(tmp_path, rows_left, cut):
+    """Whatever of the two tables a crash has left: whole rows, and a part of one more."""
+    names = ["ä.png", "=1.png", "2\n.png", os.fsdecode(b"caf\xe9.png"), "4.png"]
+    photos = [photo(name, BRIGHT if name == "4.png" else ()) for name in names]
+    photos[1] = unreadable(names[1])
+    predict_all(tmp_path / "whole", *photos)
+    predict_all(tmp_path / "broken", *photos)
+    lines = tmp_path / "broken/predictions.jsonl"
+    parts = lines.read_bytes().splitlines(keepends=True)
+    lines.write_bytes(b"".join(parts[:rows_left]) + parts[rows_left][:cut])
+    table = tmp_path / "broken/predictions.csv"
+    table.write_bytes(table.read_bytes()[: 90 * (5 - rows_left)])
+    for path in (tmp_path / "broken").rglob("*_4.png"):
+        path.write_bytes(b"half a picture")
+    done = prediction.rows_done(str(tmp_path / "broken"), names, FOUND, 2)
+    assert done == rows_left // 2 * 2
+    rest = [photos[start : start + 2] for start in range(done, 5, 2)]
+    counts = prediction.predict_all(
+        scorer, rest, FOUND, str(tmp_path / "broken"), batch_size=2, done=done, total=5
+    )
+    assert counts == {"good": 3, "defective": 1, "unreadable": 1}
+    assert contents(tmp_path / "broken") == contents(tmp_path / "whole")
+    assert (tmp_path / "whole/predictions.csv").read_bytes().startswith("\ufeffpath".encode())
+
+
+@pytest.mark.parametrize("change", ["finished", "other images", "fewer", "another threshold"])
+def test_another_run_is_not_gone_on_with(tmp_path, change):
+    predict_all(tmp_path, photo("0.png"), photo("1.png"))
+    names, threshold = ["0.png", "1.png", "2.png"], FOUND
+    if change == "another threshold":
+        threshold = FOUND._replace(threshold=FOUND.threshold + 1)
+    else:
+        names = {"finished": names[:2], "other images": ["0.png", "x", "y"], "fewer": ["0.png"]}[
+            change
+        ]
+    with pytest.raises(FileExistsError, match="exists: choose another --output"):
+        prediction.rows_done(str(tmp_path), names, threshold, 1)

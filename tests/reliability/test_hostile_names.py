@@ -122,7 +122,7 @@ def test_no_name_is_markup(written):
 @pytest.mark.parametrize("table", ["w/scores.csv", "predicted/predictions.csv"])
 def test_no_cell_is_a_formula(written, table):
     path = written[0] / table
-    with open(path, encoding="utf-8", errors="surrogateescape", newline="") as file:
+    with open(path, encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
         rows = list(csv.DictReader(file))
     assert len(rows) > len(NAMES)
     for row in rows:

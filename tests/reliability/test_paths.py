@@ -29,7 +29,7 @@ def test_three_ways_to_a_score(root, tmp_path, method, tries):
     assert len(evaluated) == 12
 
     commands.predict(str(workdir), str(root / "part" / "test"), str(output))
-    with open(output / "predictions.csv", newline="") as file:
+    with open(output / "predictions.csv", newline="", encoding="utf-8-sig") as file:
         predicted = {row["path"]: row for row in csv.DictReader(file)}
     commands.export(str(workdir), str(model))
     scorer = export.deserialize(bytearray((model / "model.stablehlo").read_bytes()))

@@ -47,7 +47,6 @@ def write_run(
     size=8,
     test=None,
     made=True,
-    digest="a" * 64,
     **config,
 ):
     """A finished workdir of random scores and maps, different for each folder name."""
@@ -70,7 +69,8 @@ def write_run(
     } | config
     folder.mkdir(parents=True)
     files.write_json(str(folder / "config.json"), config)
-    files.write_json(str(folder / "facts.json"), {"num_train": 7, "digest": digest})
+    sources = {"train": {"train/good/0.png": "a" * 64}, "calibration": {}, "test": {}}
+    files.write_json(str(folder / "sources.json"), sources)
     results = {
         "method": name,
         "category": category,
@@ -484,7 +484,7 @@ DAMAGES = {
     "not text": ("results.json", rewrite("results.json", lambda b: b"\xff\xfe" + b)),
     "a list": ("results.json", rewrite("results.json", lambda b: b"[]")),
     "NaN": ("results.json", rewrite("results.json", lambda b: b.replace(b"0.0125", b"NaN"))),
-    "no digest": ("facts.json", edit_json("facts.json", "digest")),
+    "no sums": ("sources.json", edit_json("sources.json", "train")),
     "no pixel size": ("config.json", edit_json("config.json", "evaluation", "pixel_size")),
     "no AU-PRO": ("results.json", edit_json("results.json", "pixel", "au_pro")),
     "empty table": ("scores.csv", rewrite("scores.csv", lambda b: b"")),
@@ -537,12 +537,12 @@ def test_copies_of_a_run_are_refused(tmp_path):
 
 def test_different_images_are_refused(tmp_path):
     runs = [write_run(tmp_path / "a"), write_run(tmp_path / "b", name="B")]
-    path = tmp_path / "b" / "facts.json"
+    path = tmp_path / "b" / "sources.json"
     path.write_text(path.read_text().replace("a" * 64, "b" * 64))
     with pytest.raises(
         ValueError,
         match=f"{runs[0]} and {runs[1]} hold different test sets of bottle: "
-        "their files have the SHA-256 aaaaaaaaaaaa[.]{3} and bbbbbbbbbbbb[.]{3}",
+        "from the former to the latter train/good: 1 changed .0.png.",
     ):
         compare(tmp_path, *runs)
 

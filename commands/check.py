@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 from commands import inputs
 from commands.evaluate import require_judgement
 from data import pipeline
-from data.check import CALIBRATION, check_data
+from data.check import CALIBRATION, TRAINED, check_data
 from data.images import one_line
 from engine import brightness
 from engine.make import resolve
@@ -69,10 +69,11 @@ def _check_images(config: ConfigDict) -> list[str]:
     for line in report.findings:
         print(line)
     count = sum(image.use == CALIBRATION for image in report.images)
+    good = count + sum(image.use == TRAINED for image in report.images)
     warnings, problems = list(report.warnings), list(report.problems)
     try:
         rate = require_judgement(config).false_alarm_rate
-        if shortfall := threshold.shortfall(rate, count):
+        if shortfall := threshold.shortfall(rate, count, good):
             warnings.append(shortfall)
         else:
             lowest, asked = threshold.percent(1 / (count + 1)), threshold.percent(rate)

@@ -33,9 +33,11 @@ class Judgement(NamedTuple):
     false_alarm_rate: float  # of good parts that may be called defective, in (0, 1)
     metrics: Mapping[str, OwnMetric]  # the user's own
 
-    def warn_of_few(self, count: int) -> None:
-        """Says before an hour of training what `count` calibration images cannot promise."""
-        if shortfall := threshold.shortfall(self.false_alarm_rate, count):
+    def warn_of_few(self, splits: pipeline.Splits) -> None:
+        """Says before an hour of training what the calibration images are too few to promise."""
+        count = len(splits.calibration.images)
+        good = count + len(splits.train.images)
+        if shortfall := threshold.shortfall(self.false_alarm_rate, count, good):
             logging.warning("%s", shortfall)
 
 
@@ -55,9 +57,14 @@ def evaluate(config: ConfigDict, workdir: str, *, save_maps: bool = False) -> di
       ValueError, OSError: one line that says what is wrong and the way out.
     """
     config = inputs.located(config, workdir)
+    if save_maps and config.data.folder:
+        raise ValueError(
+            "--save_maps is for MVTec AD's evaluation of its own layout, and data.folder is set: "
+            f"leave it out, the maps lie in {os.path.join(workdir, PREDICTIONS_FILE)}"
+        )
     judgement = require_judgement(config)
     splits = inputs.load(config)
-    judgement.warn_of_few(len(splits.calibration.images))
+    judgement.warn_of_few(splits)
     facts = rejoin(config, workdir)
     before, now = read_sources(workdir), inputs.sources_of(splits)
     if before and (what := changes(before.all(), now.all())):

@@ -36,7 +36,7 @@ def train(config: ConfigDict, workdir: str, *, reuse: str | None = None) -> dict
     config = inputs.located(config, workdir)
     judgement = require_judgement(config)
     splits = inputs.load(config)
-    judgement.warn_of_few(len(splits.calibration.images))
+    judgement.warn_of_few(splits)
     facts = inputs.facts_of(config, splits)
     train_networks(config, facts, workdir, splits, reuse=reuse)
     return evaluate_run(config, facts, judgement, workdir, splits)

@@ -67,7 +67,7 @@ def prepare_tfrecords(
         reason = " ".join(str(error).split())
         raise OSError(
             f"Cannot write the prepared copy of {category} to {data_dir} ({reason}): free "
-            "space there or choose another data_dir"
+            "space there, or choose another folder for `data_dir`"
         ) from error
     return _builder(category, place)
 

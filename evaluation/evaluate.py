@@ -62,7 +62,7 @@ def evaluate_test_set(
       ValueError: fewer than two good images are held out, a rate that is none, or a score is not
         finite.
     """
-    threshold.require_count(len(calibration.images))
+    threshold.require_count(count := len(calibration.images), count)
     normal = score_to_disk(scorer, batches(calibration.images, batch_size), batch_size, workdir)
     calibrated = threshold.calibrate(normal.image, normal.map, false_alarm_rate)
     # Without test images there are none of everything, and the metrics say why they are absent.

@@ -46,13 +46,21 @@ def require_rate(rate: float) -> None:
         )
 
 
-def require_count(count: int) -> None:
-    """Raises ValueError for fewer than two good images."""
+def require_count(count: int, good: int) -> None:
+    """Raises ValueError for fewer than two held-out images, of `good` normal ones in all."""
     if count < 2:
         raise ValueError(
-            f"a threshold needs 2 held-out good images at least, and there are {count}: give more "
-            "images, or hold out a larger share, such as --config.data.calibration=0.2"
+            f"a threshold needs 2 held-out good images at least, and there are {count}: "
+            f"{_way_to(2, good)}"
         )
+
+
+def _way_to(enough: int, good: int) -> str:
+    """How to hold out `enough` of `good` normal images, so that as many twice are trained on."""
+    if good < 3 * enough:
+        return f"photograph more good parts, for these are {good} in all"
+    share = math.ceil(100 * enough / good) / 100
+    return f"--config.data.calibration={share:g} holds out {enough} or more of these {good}"
 
 
 def needed(rate: float) -> int:
@@ -60,19 +68,21 @@ def needed(rate: float) -> int:
     return math.ceil(1 / Fraction(str(rate))) - 1
 
 
-def shortfall(rate: float, count: int) -> str:
+def shortfall(rate: float, count: int, good: int) -> str:
     """What `count` calibration images will not be able to promise of `rate`; '' if nothing.
+
+    `good` is the number of all normal images, with those that are trained on.
 
     Raises:
       ValueError: as `require_count`.
     """
-    require_count(count)
+    require_count(count, good)
     if count >= (enough := needed(rate)):
         return ""
     return (
         f"{count} good images are held out, which can guarantee a false-alarm rate of "
         f"{percent(1 / (count + 1))} at the lowest, not the {percent(rate)} asked for: {enough} "
-        "would. --config.data.calibration sets their share."
+        f"would: {_way_to(enough, good)}."
     )
 
 
@@ -95,7 +105,7 @@ def calibrate(scores: np.ndarray, maps: Iterable[np.ndarray], rate: float) -> Th
     """
     scores = np.sort(np.asarray(scores, np.float64))
     require_rate(rate)
-    require_count(count := scores.size)
+    require_count(count := scores.size, scores.size)
     highest = np.sort(np.array([values.max() for values in maps], np.float64))
     if not (np.isfinite(scores).all() and np.isfinite(highest).all()):
         raise ValueError("a score of a held-out good image is not finite: train again")

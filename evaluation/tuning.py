@@ -131,7 +131,12 @@ def _look(
 def _candidates(network: str, seen: _Seen, tuning: Tuning) -> list[Candidate]:
     """Each setting and rule."""
     if not seen.pixels:
-        raise ValueError("no made-up defect is visible: raise tuning.corruption.opacity")
+        raise ValueError(
+            "no made-up defect is visible: raise tuning.corruption.opacity"
+            if tuning.corrupt
+            else "no made-up defect can be seen in the held-out images: look at them, they are of "
+            "one colour"
+        )
     kinds = list(dict.fromkeys(kind for _, kind in seen.pixels))
 
     def found(setting: int, rule: str, kind: str) -> Found:

@@ -121,9 +121,8 @@ def _curves(
         if 0 < labels.sum() < labels.size:
             figure = draw(labels, named, f"{heading}: {subject}")
             drawn.append(_saved(folder, name, figure, heading))
-        else:
-            missing = "the test images are not of two classes, good and defective"
-            logging.warning("%s is not drawn: %s", name, missing)
+    if labels.size and not drawn:
+        logging.warning("No ROC curve is drawn: the test images are not of two classes.")
     heading = "Image scores"
     figure = figures.histogram(
         labels,

@@ -1,11 +1,13 @@
 """The threshold keeps its promise, which a simulation and formulas by hand hold it to."""
 
 import json
+import re
 
 import numpy as np
 import pytest
 from scipy import stats
 
+from data import sampling
 from evaluation import threshold
 
 NETWORK = {"folder": ".", "stage": "encoder", "step": 60, "score": {}}
@@ -140,7 +142,7 @@ def test_rates_out_of_range(rate):
 
 @pytest.mark.parametrize("count", [0, 1])
 def test_too_few_images_for_any_threshold(count):
-    with pytest.raises(ValueError, match=f"needs 2 .*there are {count}: .*data.calibration"):
+    with pytest.raises(ValueError, match=f"needs 2 .*there are {count}: photograph more"):
         threshold.calibrate(np.ones(count), np.ones((count, 2, 2)), 0.05)
 
 
@@ -183,3 +185,22 @@ def test_a_damaged_file_is_refused(tmp_path, name, value):
     path.write_text("{")
     with pytest.raises(ValueError, match="is damaged"):
         threshold.read_threshold(str(tmp_path), NETWORK)
+
+
+@pytest.mark.parametrize("rate", [0.05, 0.1, 0.01])
+@pytest.mark.parametrize("good", [4, 10, 30, 57, 60, 209, 400])
+def test_the_way_out_of_too_few_leads_out(rate, good):
+    """Who follows the advice has enough, and no share that is set already is advised."""
+    share, enough = 0.02, threshold.needed(rate)
+    held_out = sampling.split(0, good, share, pick_test=False)[1].size
+    try:
+        said = threshold.shortfall(rate, held_out, good)
+    except ValueError as error:
+        said, enough = str(error), 2
+    if f"these are {good} in all" in said:
+        assert good < 3 * enough
+        return
+    advised = float(re.search(r"--config.data.calibration=([0-9.]+) ", said)[1])
+    assert advised > share
+    assert sampling.split(0, good, advised, pick_test=False)[1].size >= enough
+    sampling.split(0, good, advised, pick_test=True)  # leaves images to train on

@@ -100,8 +100,8 @@ def test_what_is_said_of_a_clean_data_set(clean, capsys):
             "(calibration 0.1, seed 0)",
             "Of 18x20 px, resized to 16x16 px for the network.",
             "warning: 2 good images are held out, which can guarantee a false-alarm rate of "
-            "33.3 % at the lowest, not the 5 % asked for: 19 would. --config.data.calibration "
-            "sets their share.",
+            "33.3 % at the lowest, not the 5 % asked for: 19 would: photograph more good parts, "
+            "for these are 20 in all.",
             "No problem found.",
         ],
     )

@@ -9,6 +9,7 @@ import sys
 
 import numpy as np
 import pytest
+from ml_collections import ConfigDict
 from PIL import Image
 from test_main import ROOT, SMALL, fails, picture, program, save
 
@@ -240,6 +241,30 @@ def test_export_writes_a_folder_or_nothing(finished, photos, tmp_path):
     line = fails(*none)
     assert "day0: 1 removed (000.png)" in line and f"--mode=evaluate --workdir={tmp_path}/w" in line
     assert not list(tmp_path.glob("none*"))
+
+
+def test_what_is_said_of_changed_and_moved_photos_leads_out(finished, photos, tmp_path):
+    workdir, other = tmp_path / "w", tmp_path / "other"
+    shutil.copytree(photos / "good", other)
+    shutil.copytree(finished[0], workdir)
+    config = ConfigDict(json.loads((workdir / "config.json").read_text()))
+    config.data.folder = str(tmp_path / "lost")
+    (workdir / "config.json").write_text(json.dumps(config.to_dict()))
+    with pytest.raises(FileNotFoundError, match="lost does not exist"):
+        commands.export(str(workdir), str(tmp_path / "one"))
+    config.data.folder = str(other)
+    commands.export(str(workdir), str(tmp_path / "one"), config)
+    sources = json.loads((workdir / "sources.json").read_text())
+    held_out, trained = min(sources["calibration"]), min(sources["train"])
+    save(other / held_out, picture(np.random.default_rng(5)))
+    changed = f"{os.path.dirname(held_out)}: 1 changed .{os.path.basename(held_out)}."
+    with pytest.raises(ValueError, match=f"{changed}.*: python main.py --mode=evaluate"):
+        commands.export(str(workdir), str(tmp_path / "two"), config)
+    commands.train(config, str(workdir))  # which has nothing to train, and evaluates
+    commands.export(str(workdir), str(tmp_path / "two"), config)
+    save(other / trained, picture(np.random.default_rng(6)))
+    with pytest.raises(ValueError, match="was trained on have changed .*1 changed"):
+        commands.train(config, str(workdir))
 
 
 def test_predict_needs_a_finished_workdir_with_a_threshold(finished, photos, tmp_path):

@@ -19,7 +19,7 @@ def compare(workdirs: Sequence[str], output: str) -> None:
     """
 
     def load_test(run: Run) -> Images:
-        splits = inputs.read(ConfigDict(run.config))
+        splits = inputs.read(ConfigDict(run.config), run.facts)
         if splits.digest != run.facts.digest:
             raise ValueError(
                 f"the images of {run.category} in {run.config['data']['root']} have changed since "

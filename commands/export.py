@@ -8,7 +8,7 @@ import numpy as np
 from commands import inputs
 from commands.runs import restore_detector
 from deploy.export import require_new_folder, write_export
-from engine.workdir import CONFIG_FILE
+from engine.workdir import CONFIG_FILE, FACTS_FILE
 from evaluation import threshold
 from evaluation.results import RESULTS_FILE
 
@@ -23,7 +23,7 @@ def export(workdir: str, output: str) -> None:
     require_new_folder(output)
     detector = restore_detector(workdir)
     config, networks = detector.config, detector.networks
-    splits = inputs.load(config)
+    splits = inputs.load(config, detector.facts)
     if splits.digest != detector.facts.digest:
         raise ValueError(
             f"the images of {config.data.category} have changed since training, and exported forms "
@@ -32,7 +32,11 @@ def export(workdir: str, output: str) -> None:
     with open(os.path.join(workdir, RESULTS_FILE), encoding="utf-8") as file:
         results = json.load(file)
     content = threshold.content(detector.threshold, networks.origin)
-    files = {threshold.THRESHOLD_FILE: content, CONFIG_FILE: config.to_dict()}
+    files = {
+        threshold.THRESHOLD_FILE: content,
+        FACTS_FILE: detector.facts._asdict(),
+        CONFIG_FILE: config.to_dict(),
+    }
     write_export(
         networks.method,
         networks.variables,

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import jinja2
 
 from deploy import forms
-from engine.workdir import CONFIG_FILE
+from engine.workdir import CONFIG_FILE, FACTS_FILE
 from evaluation.threshold import THRESHOLD_FILE
 from report.summary import errors
 from storage.files import SUMS
@@ -20,6 +20,7 @@ _FILES = {
     forms.WEIGHTS: "its weights",
     forms.ONNX: "the same function with the weights inside: `images -> score, map`",
     THRESHOLD_FILE: "the threshold, the scores that it comes from, and what it promises",
+    FACTS_FILE: "how many training images there were, and what is white in images of 16 bits",
     CONFIG_FILE: "how the networks were trained",
     SUMS: f"of all files, for `sha256sum -c {SUMS}`",
 }

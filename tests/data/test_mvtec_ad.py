@@ -38,7 +38,7 @@ def examples(builder, split):
 
 
 def copies(folder):
-    return sorted((folder.parent.parent / "tfds").glob("*/mvtec_ad/*/1.0.0"))
+    return sorted((folder.parent.parent / "tfds").glob("*/mvtec_ad/*/1.1.0"))
 
 
 def test_examples_are_what_runs_are_trained_on_and_scored_with(folder):

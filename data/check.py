@@ -96,7 +96,7 @@ def check_data(
         f"Images in {one_line(where)}:",
         *_table(images, split),
         *_sizes([look.size for look in looks if look.size], image_size),
-        *_turned(looks),
+        *_turned(looks, masks=any(image.has_mask for image in images)),
         *([white_level_line(level, found=not white_level)] if level else []),
         *_left_out(where, used.union(*(fault.files for fault in survey.faults))),
         *_outside(where, used),
@@ -201,14 +201,12 @@ def _sizes(sizes: Sequence[tuple[int, int]], image_size: int) -> Iterator[str]:
             yield coarse
 
 
-def _turned(looks: Sequence[_Look]) -> Iterator[str]:
+def _turned(looks: Sequence[_Look], *, masks: bool) -> Iterator[str]:
     tags = Counter(look.orientation for look in looks if look.orientation > 1)
     if tags:
         named = ", ".join(f"{tags[tag]} of orientation {tag}" for tag in sorted(tags))
-        yield (
-            f"Turned by their EXIF tag, as a person sees them: {named}; masks without a tag belong "
-            "to the stored pixels, and are turned as their image is."
-        )
+        theirs = "; a mask without a tag that fits the stored pixels is turned as its image is"
+        yield f"Turned by their EXIF tag, as a person sees them: {named}{theirs if masks else ''}."
 
 
 def _above_white(

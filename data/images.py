@@ -387,7 +387,10 @@ def _values(image: Image.Image, tiles: Sequence[Any], data: bytes) -> np.ndarray
 
 
 def _joined(upper: np.ndarray, lower: np.ndarray) -> np.ndarray:
-    return upper.astype(np.uint16) << 8 | lower
+    values = upper.astype(np.uint16)
+    values <<= 8
+    values |= lower
+    return values
 
 
 def _bits(image: Any) -> int:
@@ -469,8 +472,12 @@ def _largest(values: np.ndarray) -> int:
 
 
 def _to_8_bit(values: np.ndarray, white_level: int) -> np.ndarray:
-    cut = np.minimum(values, white_level).astype(np.uint32)
-    return ((cut * 255 + white_level // 2) // white_level).astype(np.uint8)
+    cut = np.minimum(np.arange(FULL + 1), white_level)
+    table = ((cut * 255 + white_level // 2) // white_level).astype(np.uint8)
+    scaled = np.empty(values.shape, np.uint8)
+    for row, stored in zip(scaled, values, strict=True):  # all at once takes 8 bytes a value
+        row[:] = table[stored]
+    return scaled
 
 
 def _colours(image: Image.Image) -> np.ndarray:

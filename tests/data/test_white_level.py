@@ -207,7 +207,14 @@ def test_check_says_what_is_turned_and_too_coarse(tmp_path):
         save(tmp_path / f"part/train/good/{index}.jpg", picture(0, (20, 18, 3)), exif=oriented(tag))
     save(tmp_path / "part/train/good/long.png", picture(0, (30, 400, 3)))
     found, _ = findings(tmp_path / "part")
-    assert "as a person sees them: 1 of orientation 3, 2 of orientation 6; masks without" in found
+    assert "1 of orientation 3, 2 of orientation 6." in found
+    save(tmp_path / "part/test/broken/0.png", picture(0, (20, 18, 3)))
+    save(tmp_path / "part/ground_truth/broken/0.png", square())
+    found, _ = findings(tmp_path / "part")
+    assert (
+        "as a person sees them: 1 of orientation 3, 2 of orientation 6; a mask without a tag"
+        in found
+    )
     assert "Of an image of 400x30 px, shrunk to 16x16 px, the network sees 25x1.88 px" in found
 
 

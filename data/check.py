@@ -43,7 +43,7 @@ class _Look(NamedTuple):
     """What a look at an image and its mask has shown."""
 
     size: tuple[int, int] | None  # height, width; None where the image cannot be read
-    largest: int | None  # as in `images.Picture`
+    largest: int | None  # as in `images.Raster`
     orientation: int  # of the image, 1 to 8; 0 where it has none
     sum: str  # SHA-256 of the image's file; '' where the image cannot be read
     marked: float  # share of the mask's pixels that it calls defective; 0 without a mask
@@ -161,10 +161,10 @@ def _tested(name: str, defect: str, has_mask: bool) -> UsedImage:
 
 def _looks(samples: Sequence[Sample], max_pixels: int) -> list[_Look]:
     def look(sample: Sample, inspected: Inspected) -> _Look:
-        picture, mask, sums, faults, _ = inspected
-        if picture is None:
+        raster, mask, sums, faults, _ = inspected
+        if raster is None:
             return _Look(None, None, 0, "", 0.0, faults)
-        _, size, orientation, largest = picture
+        _, size, orientation, largest = raster
         marked = 0.0 if mask is None else float(mask.mean())
         return _Look(size, largest, orientation, sums[sample.path], marked, faults)
 

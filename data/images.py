@@ -54,7 +54,7 @@ class Reading(NamedTuple):
 PLAIN = Reading()
 
 
-class Picture(NamedTuple):
+class Raster(NamedTuple):
     """What an image file holds."""
 
     pixels: np.ndarray | None  # uint8 [H, W, 3]; None where its white level is not yet known
@@ -66,7 +66,7 @@ class Picture(NamedTuple):
 class Inspected(NamedTuple):
     """What an image file and that of its mask hold."""
 
-    picture: Picture | None  # None where the image cannot be read
+    raster: Raster | None  # None where the image cannot be read
     mask: np.ndarray | None  # bool, [H, W] if nothing is at fault; None where there is none
     sums: dict[Path, str]  # SHA-256, in hex, of each file that can be read
     faults: list[str]  # one line each, with the file
@@ -79,7 +79,7 @@ def is_image_name(path: Path) -> bool:
     return not path.name.startswith(".") and path.suffix.lower() in _SUFFIXES
 
 
-def read_picture(path: Path, reading: Reading = PLAIN) -> Picture:
+def read_raster(path: Path, reading: Reading = PLAIN) -> Raster:
     """Decodes one image file to colour, as a person sees it.
 
     Grey images get three equal channels, transparency is dropped, EXIF orientation is applied.
@@ -90,15 +90,15 @@ def read_picture(path: Path, reading: Reading = PLAIN) -> Picture:
       ValueError: one line with the file and the reason, whatever is wrong with it.
     """
 
-    def read(path: Path) -> Picture:
-        return _picture(_decode(_bytes(path, reading), reading), reading)
+    def read(path: Path) -> Raster:
+        return _raster(_decode(_bytes(path, reading), reading), reading)
 
     return _try(read, path)
 
 
 def read_image(path: Path, reading: Reading = PLAIN) -> np.ndarray:
-    """The pixels of `read_picture`, uint8 [H, W, 3], H and W at least 8; raises as it does."""
-    pixels = read_picture(path, reading).pixels
+    """The pixels of `read_raster`, uint8 [H, W, 3], H and W at least 8; raises as it does."""
+    pixels = read_raster(path, reading).pixels
     if pixels is None:
         raise ValueError(f"{one_line(path)}: 16 bits, of which the white level is not known")
     return pixels
@@ -117,7 +117,7 @@ def read_mask(path: Path) -> np.ndarray:
 
 
 def white_level_of(largest: Iterable[int | None]) -> int | None:
-    """The white level of images whose `Picture.largest` is given: all the bits of the largest.
+    """The white level of images whose `Raster.largest` is given: all the bits of the largest.
 
     A camera of 10, 12 or 14 bits fills 0 to 1023, 4095 or 16383 of a file of 16. None where no
     image has 16 bits; at least 255.
@@ -240,15 +240,15 @@ def inspect(
 
         return attempt(partial(_try, content), path, faults)
 
-    picture = look(image, partial(_picture, reading=reading))
+    raster = look(image, partial(_raster, reading=reading))
     marked, orientation = (look(mask, _mask) if mask else None) or (None, 0)
-    if picture is None:
+    if raster is None:
         return Inspected(None, marked, sums, faults, orientation)
     if marked is None:
-        return Inspected(picture, None, sums, faults, picture.orientation)
-    height, width = picture.size
-    if not orientation and marked.shape == _stored_size(picture):
-        orientation = picture.orientation
+        return Inspected(raster, None, sums, faults, raster.orientation)
+    height, width = raster.size
+    if not orientation and marked.shape == _stored_size(raster):
+        orientation = raster.orientation
         marked = turn(marked, orientation)
     if marked.shape != (height, width):
         faults.append(
@@ -258,7 +258,7 @@ def inspect(
     elif marked.any() != defective:
         marks = "no pixel of the defective" if defective else "pixels of the good"
         faults.append(f"{one_line(mask)}: a mask that marks {marks} image {one_line(image)}")
-    return Inspected(picture, marked, sums, faults, orientation)
+    return Inspected(raster, marked, sums, faults, orientation)
 
 
 def sha256_of_image(path: Path, reading: Reading = PLAIN) -> str:
@@ -416,7 +416,7 @@ def _unreadable(data: bytes) -> str:
     return f"not a readable {KINDS} image"
 
 
-def _picture(file: _File, reading: Reading) -> Picture:
+def _raster(file: _File, reading: Reading) -> Raster:
     image, values = file.image, file.values
     if min(image.size) < _SHORTEST_SIDE:
         raise ValueError(
@@ -432,22 +432,22 @@ def _picture(file: _File, reading: Reading) -> Picture:
         height, width = values.shape[:2]
         swapped = file.orientation > 4 and not file.turned
         size = (width, height) if swapped else (height, width)
-        return Picture(None, size, file.orientation, largest)
+        return Raster(None, size, file.orientation, largest)
     else:
         pixels = _to_8_bit(values, reading.white_level or FULL)
         pixels = 255 - pixels if file.white_is_zero else pixels
         pixels = pixels if pixels.ndim == 3 else np.repeat(pixels[..., None], 3, axis=-1)
     pixels = _seen(pixels, file)
-    return Picture(pixels, pixels.shape[:2], file.orientation, largest)
+    return Raster(pixels, pixels.shape[:2], file.orientation, largest)
 
 
 def _seen(array: np.ndarray, file: _File) -> np.ndarray:
     return array if file.turned else turn(array, file.orientation)
 
 
-def _stored_size(picture: Picture) -> tuple[int, int]:
-    height, width = picture.size
-    return (width, height) if picture.orientation > 4 else (height, width)
+def _stored_size(raster: Raster) -> tuple[int, int]:
+    height, width = raster.size
+    return (width, height) if raster.orientation > 4 else (height, width)
 
 
 def _mask(file: _File) -> tuple[np.ndarray, int]:

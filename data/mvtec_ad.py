@@ -128,7 +128,7 @@ class MvtecAd(tfds.core.GeneratorBasedBuilder):
         for sample, inspected in _inspected(files):
             faults += inspected.faults
             sums |= inspected.sums
-            pixels = inspected.picture and inspected.picture.pixels
+            pixels = inspected.raster and inspected.raster.pixels
             if pixels is not None and not faults:
                 if last:
                     yield last
@@ -165,8 +165,8 @@ def _inspected(files: Files) -> Iterator[tuple[Sample, Inspected]]:
     deep: dict[Sample, int] = {}
     for sample in files.train:
         inspected = look(sample, Reading(white_level=0))
-        if inspected.picture and inspected.picture.largest is not None:
-            deep[sample] = inspected.picture.largest
+        if inspected.raster and inspected.raster.largest is not None:
+            deep[sample] = inspected.raster.largest
         else:
             yield sample, inspected
     reading = Reading(white_level_of(deep.values()))

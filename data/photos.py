@@ -21,7 +21,7 @@ from data.images import (
     Reading,
     above_white,
     one_line,
-    read_picture,
+    read_raster,
     resize,
     shrink,
 )
@@ -82,7 +82,7 @@ def read_photo(path: str, image_size: int, reading: Reading = PLAIN) -> Photo:
     """
     where = Path(path)
     try:
-        pixels, _, _, largest = read_picture(where, reading)
+        pixels, _, _, largest = read_raster(where, reading)
         if pixels is None:
             raise ValueError("16 bits, of which the white level is not known")
         odd = above_white(largest, reading.white_level)

@@ -172,7 +172,7 @@ class _Resized(NamedTuple):
     sums: dict[Path, str]
     faults: list[str]
     orientation: int  # of the mask's file, or the image's
-    largest: int | None  # as in `images.Picture`
+    largest: int | None  # as in `images.Raster`
 
 
 class _Store:
@@ -243,14 +243,14 @@ def decode(
 
 
 def _resized(image_size: int, sample: Sample, inspected: Inspected) -> _Resized:
-    picture, mask, sums, faults, orientation = inspected
-    if picture is None:
+    raster, mask, sums, faults, orientation = inspected
+    if raster is None:
         return _Resized((0, 0), None, None, sums, faults, 0, None)
     if mask is None and sample.defect == "good":
-        mask = np.broadcast_to(np.False_, picture.size)
+        mask = np.broadcast_to(np.False_, raster.size)
     bits = None if mask is None else np.packbits(mask)
-    pixels = None if picture.pixels is None else resize(picture.pixels, image_size)
-    return _Resized(picture.size, pixels, bits, sums, faults, orientation, picture.largest)
+    pixels = None if raster.pixels is None else resize(raster.pixels, image_size)
+    return _Resized(raster.size, pixels, bits, sums, faults, orientation, raster.largest)
 
 
 def _images(samples: Sequence[Sample], store: _Store, part: slice) -> Images:

@@ -252,7 +252,7 @@ def test_an_image_is_turned_as_a_person_sees_it(tmp_path, name, tag):
         options["compression"] = "tiff_lzw"
     stored = picture(0, (9, 12, 3))
     path = save(tmp_path / name, stored, **options)
-    seen = images.read_picture(path)
+    seen = images.read_raster(path)
     assert (seen.orientation, seen.size) == (tag, (12, 9) if tag > 4 else (9, 12))
     np.testing.assert_array_equal(seen.pixels, as_seen(path))
     if name != "x.jpg":
@@ -264,7 +264,7 @@ def test_an_image_is_turned_as_a_person_sees_it(tmp_path, name, tag):
 def test_an_image_of_16_bits_is_turned_too(tmp_path, tag):
     stored = np.arange(108, dtype=np.uint16).reshape(9, 12) * 600
     path = save(tmp_path / "x.png", stored, exif=oriented(tag))
-    seen, measured = (images.read_picture(path, images.Reading(level)) for level in (None, 0))
+    seen, measured = (images.read_raster(path, images.Reading(level)) for level in (None, 0))
     expected = images.turn(np.rint(stored / 257).astype(np.uint8), tag)
     np.testing.assert_array_equal(seen.pixels[..., 0], expected)
     assert measured.pixels is None and seen[1:] == measured[1:] == (expected.shape, tag, 64200)
@@ -287,7 +287,7 @@ ODD_EXIF = {
 def test_odd_metadata_end_no_read_and_turn_nothing(tmp_path, kind, name):
     path = tmp_path / "x.png"
     Image.fromarray(picture(0, (9, 12, 3))).save(path, kind, exif=ODD_EXIF[name])
-    read = images.read_picture(path)
+    read = images.read_raster(path)
     assert (read.size, read.orientation) == ((9, 12), 0)
 
 
@@ -335,7 +335,7 @@ def test_a_mask_without_a_tag_belongs_to_the_stored_pixels(tmp_path, tag):
     assert found.faults == [] and found.orientation == tag
     expected = as_seen(save(tmp_path / "turned.png", MARKED, exif=oriented(tag))) > 0
     np.testing.assert_array_equal(found.mask, expected)
-    assert found.mask.shape == found.picture.size
+    assert found.mask.shape == found.raster.size
 
 
 @pytest.mark.parametrize("tag", range(5, 9))
@@ -403,7 +403,7 @@ def test_16_bits_are_scaled_from_the_white_level(tmp_path, kind, shape, level):
     values = np.random.default_rng(0).integers(0, (level or 65535) + 1, shape).astype(np.uint16)
     values[0, 0] = level or 65535
     path = deep_file(tmp_path / f"x.{kind}", kind, values)
-    read = images.read_picture(path, images.Reading(level))
+    read = images.read_raster(path, images.Reading(level))
     expected = values / (level or 65535) * 255  # each channel, to the nearest number
     expected = np.rint(expected) if values.ndim == 3 else np.rint(expected)[..., None].repeat(3, -1)
     np.testing.assert_array_equal(read.pixels, expected)
@@ -414,7 +414,7 @@ def test_what_is_above_the_white_level_is_cut_off_and_said(tmp_path):
     values = np.full((9, 12), 700, np.uint16)
     values[0, 0] = 3000
     path = save(tmp_path / "x.png", values)
-    read = images.read_picture(path, images.Reading(1023))
+    read = images.read_raster(path, images.Reading(1023))
     assert read.pixels[0, 0, 0] == 255 and read.pixels[1, 1, 0] == round(700 * 255 / 1023)
     assert images.above_white(read.largest, 1023).startswith("values up to 3000 are above the")
     assert images.above_white(read.largest, 4095) == images.above_white(None, 1023) == ""
@@ -439,7 +439,7 @@ def test_white_may_be_zero(tmp_path, level):
 def test_8_bits_know_no_white_level(tmp_path):
     path = save(tmp_path / "x.png", picture(0))
     for level in (None, 0, 255, 4095):
-        read = images.read_picture(path, images.Reading(level))
+        read = images.read_raster(path, images.Reading(level))
         np.testing.assert_array_equal(read.pixels, picture(0))
         assert read.largest is None
 

@@ -49,7 +49,7 @@ def scores(detector: Detector, images: Images, light: Callable) -> np.ndarray:
 def under_lights(workdir: str) -> Mapping[str, Mapping[str, float]]:
     """Light -> image AUROC, share of good images called defective, of defective ones missed."""
     detector = restore_detector(workdir)
-    test = inputs.load(FrozenConfigDict(detector.config)).test
+    test = inputs.load(FrozenConfigDict(detector.config), detector.facts).test
     width, limit = detector.config.data.image_size, detector.threshold.threshold
     lights = {
         "as they are": gained(1.0),

@@ -27,8 +27,9 @@ from evaluation.tuning import Candidate, rank_candidates
 def judged(workdir: str, draws: int) -> Candidate:
     """The run's own score, judged."""
     config = FrozenConfigDict(read_config(workdir))
-    networks = restore_networks(config, read_facts(workdir), workdir)
-    images = inputs.read(config, test=False).calibration.images
+    facts = read_facts(workdir)
+    networks = restore_networks(config, facts, workdir)
+    images = inputs.read(config, facts, test=False).calibration.images
     if not len(images):
         raise SystemExit(f"{workdir}: no images are held out: train with data.calibration > 0")
     batch = next(pipeline.eval_batches(images, len(images)))

@@ -14,7 +14,7 @@ from commands import inputs
 from commands.evaluate import require_judgement
 from data import pipeline
 from data.check import CALIBRATION, TRAINED, check_data
-from data.images import one_line
+from data.images import MOST_PIXELS, PLAIN, one_line
 from engine import brightness
 from engine.make import resolve
 from evaluation import threshold
@@ -65,6 +65,8 @@ def _check_images(config: ConfigDict) -> list[str]:
         calibration=config.data.calibration,
         seed=config.seed,
         folder=config.data.folder,
+        white_level=config.data.get("white_level", 0),
+        max_pixels=config.data.get("max_pixels", MOST_PIXELS),
     )
     for line in report.findings:
         print(line)
@@ -108,7 +110,7 @@ def _config_problems(config: ConfigDict) -> list[str]:
     attempts = [
         *(partial(resolve, name) for name in _named(config.to_dict())),
         partial(pipeline.train_draws, blank, **inputs.augmentation(config)),
-        partial(inputs.load_textures, config),
+        partial(inputs.load_textures, config, PLAIN),
     ]
     problems = []
     for attempt in attempts:

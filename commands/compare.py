@@ -20,7 +20,7 @@ def compare(workdirs: Sequence[str], output: str) -> None:
     """
 
     def load_test(run: Run) -> Images:
-        splits = inputs.read(ConfigDict(run.config))
+        splits = inputs.read(ConfigDict(run.config), run.facts)
         if what := changes(run.sources.test, inputs.sources_of(splits).test):
             raise ValueError(
                 f"test images of {run.workdir} have changed since it was evaluated ({what}): "

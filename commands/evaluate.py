@@ -8,7 +8,7 @@ from absl import logging
 from ml_collections import ConfigDict
 
 from commands import inputs
-from commands.runs import RunNetworks, rejoin, restore_networks
+from commands.runs import RunNetworks, rejoin, restore_networks, trained_facts
 from data import pipeline
 from data.decoded import Images
 from engine import parallel, startup
@@ -63,7 +63,7 @@ def evaluate(config: ConfigDict, workdir: str, *, save_maps: bool = False) -> di
             f"leave it out, the maps lie in {os.path.join(workdir, PREDICTIONS_FILE)}"
         )
     judgement = require_judgement(config)
-    splits = inputs.load(config)
+    splits = inputs.load(config, trained_facts(workdir))
     judgement.warn_of_few(splits)
     facts = rejoin(config, workdir)
     before, now = read_sources(workdir), inputs.sources_of(splits)
@@ -142,7 +142,13 @@ def _about(config: ConfigDict, splits: pipeline.Splits, networks: RunNetworks) -
 
 def _write_maps(workdir: str, category: str, test: Images, maps: Stack) -> None:
     folder = official.write_maps(
-        workdir, category, paths=test.paths, defects=test.defects, maps=maps, sizes=test.sizes
+        workdir,
+        category,
+        paths=test.paths,
+        defects=test.defects,
+        maps=maps,
+        sizes=test.sizes,
+        orientations=test.orientations,
     )
     logging.info("Wrote %d anomaly maps into %s.", len(maps), folder)
     for reason in official.unseen(test.paths, test.defects):

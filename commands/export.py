@@ -13,7 +13,7 @@ from engine.sources import changes, read_sources
 from engine.workdir import claim
 from evaluation import threshold
 from evaluation.results import RESULTS_FILE
-from storage.outputs import CONFIG_FILE
+from storage.outputs import CONFIG_FILE, FACTS_FILE
 
 
 def export(workdir: str, output: str, config: ConfigDict | None = None) -> None:
@@ -34,7 +34,7 @@ def export(workdir: str, output: str, config: ConfigDict | None = None) -> None:
     config = inputs.located(config or detector.config, workdir)
     claim(workdir, config.to_dict(), detector.facts, free=FREE, main=False)
     inputs.refuse_inside(config, output, "output")
-    splits = inputs.load(config)
+    splits = inputs.load(config, detector.facts)
     before, now = read_sources(workdir), inputs.sources_of(splits)
     if before and before.calibration != now.calibration:
         what = changes(before.good(), now.good())
@@ -45,7 +45,11 @@ def export(workdir: str, output: str, config: ConfigDict | None = None) -> None:
     with open(os.path.join(workdir, RESULTS_FILE), encoding="utf-8") as file:
         results = json.load(file)
     content = threshold.content(detector.threshold, networks.origin)
-    files = {threshold.THRESHOLD_FILE: content, CONFIG_FILE: config.to_dict()}
+    files = {
+        threshold.THRESHOLD_FILE: content,
+        FACTS_FILE: detector.facts._asdict(),
+        CONFIG_FILE: config.to_dict(),
+    }
     write_export(
         networks.method,
         networks.variables,

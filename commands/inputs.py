@@ -7,6 +7,7 @@ import numpy as np
 from ml_collections import ConfigDict, FrozenConfigDict
 
 from data import demo, pipeline, scan, textures
+from data.images import MOST_PIXELS, Reading
 from engine import batches, hosts
 from engine.brightness import training_brightness, with_correction
 from engine.make import make
@@ -57,16 +58,28 @@ def is_inside(path: str | os.PathLike[str], folder: str | os.PathLike[str]) -> b
     return os.path.commonpath([inner, outer]) == outer
 
 
-def load(config: ConfigDict) -> pipeline.Splits:
+def load(config: ConfigDict, facts: Facts | None = None) -> pipeline.Splits:
     """The images of a `located` config; those of the category 'demo' are generated first."""
     with hosts.main_first("images"):
         if config.data.category == "demo":
             demo.generate_demo(config.data.root)
-        return read(config)
+        return read(config, facts)
 
 
-def read(config: ConfigDict, *, test: bool = True) -> pipeline.Splits:
-    """The images of a `located` config; without `test`, no test file is opened."""
+def read(config: ConfigDict, facts: Facts | None = None, *, test: bool = True) -> pipeline.Splits:
+    """The images of a `located` config; without `test`, no test file is opened.
+
+    Those of a trained run, which has `facts`, are read as in training, whatever has been added.
+
+    Raises:
+      ValueError: as `pipeline.load_splits`; the config sets another white level than the run's.
+    """
+    white_level = config.data.get("white_level", 0)  # runs of earlier versions have none
+    if facts and white_level not in (0, facts.white_level):
+        raise ValueError(
+            f"data.white_level {white_level} is not that of the run, {facts.white_level or 0}: "
+            "train into another workdir"
+        )
     return pipeline.load_splits(
         config.data.category,
         config.data.root,
@@ -76,19 +89,35 @@ def read(config: ConfigDict, *, test: bool = True) -> pipeline.Splits:
         data_dir=config.data.prepared,
         test=test,
         folder=config.data.folder,
+        white_level=facts.white_level if facts else white_level,
+        max_pixels=_max_pixels(config),
     )
+
+
+def reading_of(config: ConfigDict, facts: Facts) -> Reading:
+    """How a trained run reads the files of new images."""
+    return Reading(facts.white_level, _max_pixels(config))
+
+
+def _max_pixels(config: ConfigDict) -> int:
+    return config.data.get("max_pixels", MOST_PIXELS)  # runs of earlier versions have none
 
 
 def facts_of(config: ConfigDict, splits: pipeline.Splits) -> Facts:
     """What a run is bound to besides its config."""
     light = training_brightness(np.asarray(splits.train.images)) if config.data.brightness else None
-    digest = scan.digest(splits.train.paths, splits.train.sums)
-    return Facts(num_train=len(splits.train.images), digest=digest, brightness=light)
+    return Facts(
+        num_train=len(splits.train.images),
+        digest=scan.digest(splits.train.paths, splits.train.sums),
+        brightness=light,
+        white_level=splits.white_level,
+    )
 
 
 def sources_of(splits: pipeline.Splits) -> Sources:
     """Which files the images come from."""
-    return Sources(*(dict(zip(part.paths, part.sums, strict=True)) for part in splits))
+    parts = splits.train, splits.calibration, splits.test
+    return Sources(*(dict(zip(part.paths, part.sums, strict=True)) for part in parts))
 
 
 def method_of(config: ConfigDict, facts: Facts, *textures: np.ndarray) -> Method:
@@ -113,7 +142,7 @@ def training_batches(config: ConfigDict, images: np.ndarray) -> batches.Batches:
     return batches.resident_if_it_fits(images, draws, streamed, crop=options["crop"])
 
 
-def load_textures(config: ConfigDict) -> list[np.ndarray]:
+def load_textures(config: ConfigDict, reading: Reading) -> list[np.ndarray]:
     """The user's pictures, where the config names a folder of them: what training needs besides."""
     folder = config.get("corruption", {}).get("textures", "")
-    return [textures.read_textures(folder, config.data.image_size)] if folder else []
+    return [textures.read_textures(folder, config.data.image_size, reading)] if folder else []

@@ -2,13 +2,15 @@
 
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 
 from commands import inputs
 from commands.runs import restore_detector
 from data import photos
+from data.images import hardly_seen, white_level_line
+from data.photos import Photo
 from deploy import prediction
 from deploy.prediction import Prediction
 from engine import brightness, startup
@@ -20,21 +22,22 @@ _BATCH = 32
 def restore_scorer(workdir: str) -> Callable[[str | os.PathLike | np.ndarray], Prediction]:
     """A function that decides on one image: the path of a file, or its pixels.
 
-    It takes a path, or uint8 [H, W, 3] of any size, and returns a `Prediction` (deploy/
-    prediction.py): decision, score, threshold, p_value, region, map; it raises ValueError with the
-    reason where the image cannot be read.
+    It takes a path, or uint8 [H, W, 3] of any size, as a person sees it, and returns a `Prediction`
+    (deploy/prediction.py): decision, score, threshold, p_value, region, map; it raises ValueError
+    with the reason where the image cannot be read.
 
     Raises:
       ValueError, OSError: the workdir is not trained to its end or has no threshold.json.
     """
     detector = restore_detector(os.path.abspath(os.path.expanduser(workdir)))
     scorer, image_size = detector.scorer(), detector.config.data.image_size
+    reading = inputs.reading_of(detector.config, detector.facts)
 
     def score(image: str | os.PathLike | np.ndarray) -> Prediction:
         photo = (
             photos.of_pixels(image, image_size)
             if isinstance(image, np.ndarray)
-            else photos.read_photo(os.fspath(image), image_size)
+            else photos.read_photo(os.fspath(image), image_size, reading)
         )
         if photo.pixels is None:
             raise ValueError(f"{photo.path}: {photo.reason}")
@@ -59,6 +62,12 @@ def predict(workdir: str, pattern: str, output: str) -> int:
     refuse_beside(paths, pattern, output)
     if detector.facts.brightness is not None:
         print(brightness.correction(detector.facts.brightness))
+    if detector.facts.white_level:
+        found = not detector.config.data.get("white_level", 0)
+        print(white_level_line(detector.facts.white_level, found=found))
+    reading = inputs.reading_of(detector.config, detector.facts)
+    image_size = detector.config.data.image_size
+    sizes: set[tuple[int, int]] = set()
     batch_size = min(_BATCH, len(paths))
     done = prediction.rows_done(output, paths, detector.threshold, batch_size)
     if done:
@@ -66,13 +75,15 @@ def predict(workdir: str, pattern: str, output: str) -> int:
     start = time.perf_counter()
     counts = prediction.predict_all(
         detector.scorer(),
-        photos.stream_photos(paths[done:], detector.config.data.image_size, batch_size),
+        _noting_sizes(photos.stream_photos(paths[done:], image_size, batch_size, reading), sizes),
         detector.threshold,
         output,
         batch_size=batch_size,
         done=done,
         total=len(paths),
     )
+    if coarse := hardly_seen(sizes, image_size):
+        print(coarse)
     rate = (counts.total() - done) / (time.perf_counter() - start)
     named = ", ".join(f"{counts[name]} {name}" for name in prediction.DECISIONS)
     print(f"{counts.total()} images: {named} ({rate:.3g} images/s)")
@@ -95,3 +106,12 @@ def refuse_beside(paths: Sequence[str], pattern: str, output: str) -> None:
             f"--output={output} lies among the images that --images={pattern} names: choose a "
             "folder outside of them"
         )
+
+
+def _noting_sizes(
+    batches: Iterable[Sequence[Photo]], sizes: set[tuple[int, int]]
+) -> Iterator[Sequence[Photo]]:
+    """The batches; `sizes` gets the heights and widths of their photos, each once."""
+    for batch in batches:
+        sizes.update(photo.size for photo in batch if photo.pixels is not None)
+        yield batch

@@ -19,7 +19,7 @@ from evaluation.tuning import read_choice
 
 # What of a config says where images lie and how a run is watched and judged, not what it learns.
 FREE = (
-    *("data.root", "data.folder", "data.prepared", "data.resident"),
+    *("data.root", "data.folder", "data.prepared", "data.resident", "data.max_pixels"),
     *("evaluation", "every", "threshold", "tuning"),
 )
 
@@ -74,6 +74,17 @@ def restore_detector(workdir: str) -> Detector:
     return Detector(config, facts, networks, read_threshold(workdir, networks.origin))
 
 
+def trained_facts(workdir: str) -> Facts:
+    """The facts of the data that the workdir was trained on.
+
+    Raises:
+      FileNotFoundError: no run has claimed the workdir.
+      ValueError: the workdir is damaged.
+    """
+    read_config(workdir)  # says how to get one, where there is none
+    return read_facts(workdir)
+
+
 def rejoin(config: ConfigDict, workdir: str) -> Facts:
     """Holds `config` against that of the trained workdir, which gets its free fields.
 
@@ -84,8 +95,7 @@ def rejoin(config: ConfigDict, workdir: str) -> Facts:
       FileNotFoundError: no run has claimed the workdir.
       ValueError: the workdir belongs to another experiment.
     """
-    read_config(workdir)  # says how to get one, where there is none
-    facts = read_facts(workdir)
+    facts = trained_facts(workdir)
     claim(workdir, config.to_dict(), facts, free=FREE, main=parallel.is_main())
     return facts
 

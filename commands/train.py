@@ -51,7 +51,8 @@ def train_networks(
     reuse: str | None = None,
 ) -> None:
     """Binds the workdir to the config and trains what is not yet trained."""
-    method = inputs.method_of(config, facts, *inputs.load_textures(config))
+    pictures = inputs.load_textures(config, inputs.reading_of(config, facts))
+    method = inputs.method_of(config, facts, *pictures)
     training = inputs.training_batches(config, np.asarray(splits.train.images))
     _bind(workdir, config, facts, method, reuse, inputs.sources_of(splits))
     train_stages(

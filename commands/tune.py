@@ -35,7 +35,7 @@ def tune(config: ConfigDict, workdir: str) -> dict[str, Any]:
     facts = rejoin(config, workdir)
     method: Any = inputs.method_of(config, facts)  # of one that has a section `tuning`
     require_finished(method, restore(method, workdir)[1], workdir)
-    splits = inputs.read(config, test=False)
+    splits = inputs.read(config, facts, test=False)
     refuse_changed(workdir, inputs.facts_of(config, splits), inputs.sources_of(splits))
     if not len(splits.calibration.images):
         raise ValueError(

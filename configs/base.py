@@ -18,6 +18,9 @@ def get_config(category: str) -> ConfigDict:
         flip=True,  # training images, left to right
         rotation=0,  # turned by multiples of so many degrees, 90 or 180; 0: not
         brightness=False,  # each image's, corrected to that of the training images
+        # The value of 16-bit images that is white, 255 to 65535; 0: found by the training images.
+        white_level=0,
+        max_pixels=2**30 // 12,  # of an image; a larger one is refused. See docs/data.md
         calibration=0.1,  # share of the training images held out
         prepared="~/tensorflow_datasets",  # where the decoded copies go
         resident=True,  # on every device, where they fit; else streamed from the host

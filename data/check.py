@@ -14,7 +14,17 @@ import numpy as np
 from tqdm import tqdm
 
 from data import pipeline, sampling, scan
-from data.images import Inspected, is_image_name, one_line
+from data.images import (
+    MOST_PIXELS,
+    Inspected,
+    Reading,
+    above_white,
+    hardly_seen,
+    is_image_name,
+    one_line,
+    white_level_line,
+    white_level_of,
+)
 from data.scan import Files, Sample, Survey
 from storage.outputs import written_by
 
@@ -34,7 +44,9 @@ class _Look(NamedTuple):
     """What a look at an image and its mask has shown."""
 
     size: tuple[int, int] | None  # height, width; None where the image cannot be read
-    sum: str  # SHA-256 of the image's file; '' likewise
+    largest: int | None  # as in `images.Raster`
+    orientation: int  # of the image, 1 to 8; 0 where it has none
+    sum: str  # SHA-256 of the image's file; '' where the image cannot be read
     marked: float  # share of the mask's pixels that it calls defective; 0 without a mask
     faults: list[str]  # one line each, with the file
 
@@ -56,6 +68,8 @@ def check_data(
     calibration: float,
     seed: int,
     folder: str | os.PathLike = "",
+    white_level: int = 0,
+    max_pixels: int = MOST_PIXELS,
 ) -> Report:
     """Lists and decodes every file, once, that `pipeline.load_splits` reads with these arguments.
 
@@ -66,15 +80,16 @@ def check_data(
         damaged or of other images.
       OSError: a folder cannot be listed.
     """
-    pipeline.require_numbers(image_size, calibration)
+    pipeline.require_numbers(image_size, calibration, white_level, max_pixels)
     root, folder = (os.path.expanduser(os.fspath(path)) for path in (root, folder))
     split = (seed, calibration)
     if not folder and os.path.isfile(root):
-        return _check_copy(root, category, image_size, split)
+        return _check_copy(root, category, image_size, split, white_level)
     where, survey, pick_test = _survey(category, root, folder)
     samples = [*survey.files.train, *survey.files.test]
     images = _images(survey.files, split, pick_test)
-    looks = _looks(samples)
+    looks = _looks(samples, max_pixels)
+    level = white_level or white_level_of(look.largest for look in looks[: len(survey.files.train)])
     faults = [line for fault in survey.faults for line in fault.lines()]
     faults += [line for look in looks for line in look.faults]
     used = {path for sample in samples for path in (sample.path, sample.mask) if path}
@@ -82,19 +97,30 @@ def check_data(
         f"Images in {one_line(where)}:",
         *_table(images, split),
         *_sizes([look.size for look in looks if look.size], image_size),
+        *_turned(looks, masks=any(image.has_mask for image in images)),
+        *([white_level_line(level, found=not white_level)] if level else []),
         *_left_out(where, used.union(*(fault.files for fault in survey.faults))),
         *_outside(where, used),
     ]
     warnings = survey.warnings + _same_files(images, [look.sum for look in looks])
+    warnings += _above_white(images, looks, level)
     if not pick_test or any(image.has_mask for image in images):  # own images may have none
         warnings += _without_masks(images)
     warnings += _inverted(samples, [look.marked for look in looks])
     return Report(images, findings, warnings, list(dict.fromkeys(faults)))
 
 
-def _check_copy(path: str, category: str, image_size: int, split: tuple[int, float]) -> Report:
-    seed, calibration = split
-    splits = pipeline.load_splits(category, path, image_size, seed=seed, calibration=calibration)
+def _check_copy(
+    path: str, category: str, image_size: int, split: tuple[int, float], white_level: int
+) -> Report:
+    splits = pipeline.load_splits(
+        category,
+        path,
+        image_size,
+        seed=split[0],
+        calibration=split[1],
+        white_level=white_level,
+    )
     test = splits.test
     has_mask = [mask is not None for mask in test.masks]
     images = [UsedImage(name, TRAINED, False) for name in splits.train.paths]
@@ -102,7 +128,10 @@ def _check_copy(path: str, category: str, image_size: int, split: tuple[int, flo
     images += [_tested(*row) for row in zip(test.paths, test.defects, has_mask, strict=True)]
     sizes = np.concatenate([part.sizes for part in (splits.train, splits.calibration, test)])
     findings = [f"Decoded images in {one_line(path)}:", *_table(images, split)]
-    return Report(images, [*findings, *_sizes(sizes.tolist(), image_size)], [], [])
+    findings += _sizes([(height, width) for height, width in sizes.tolist()], image_size)
+    if splits.white_level:
+        findings.append(white_level_line(splits.white_level, found=not white_level))
+    return Report(images, findings, [], [])
 
 
 def _survey(category: str, root: str, folder: str) -> tuple[Path, Survey, bool]:
@@ -130,16 +159,17 @@ def _tested(name: str, defect: str, has_mask: bool) -> UsedImage:
     return UsedImage(name, TESTED_GOOD if defect == "good" else TESTED_DEFECTIVE, has_mask)
 
 
-def _looks(samples: Sequence[Sample]) -> list[_Look]:
+def _looks(samples: Sequence[Sample], max_pixels: int) -> list[_Look]:
     def look(sample: Sample, inspected: Inspected) -> _Look:
-        pixels, mask, sums, faults = inspected
-        size = None if pixels is None else pixels.shape[:2]
-        return _Look(
-            size, sums.get(sample.path, ""), 0.0 if mask is None else float(mask.mean()), faults
-        )
+        raster, mask, sums, faults, _ = inspected
+        if raster is None:
+            return _Look(None, None, 0, "", 0.0, faults)
+        _, size, orientation, largest = raster
+        marked = 0.0 if mask is None else float(mask.mean())
+        return _Look(size, largest, orientation, sums[sample.path], marked, faults)
 
     # The bar is drawn on a terminal alone.
-    each = pipeline.inspect_each(samples, look)
+    each = pipeline.inspect_each(samples, Reading(0, max_pixels), look)
     return list(tqdm(each, "checking", len(samples), leave=False, disable=None))
 
 
@@ -167,6 +197,27 @@ def _sizes(sizes: Sequence[tuple[int, int]], image_size: int) -> Iterator[str]:
         small, large = f"{min(widths)}x{min(heights)}", f"{max(widths)}x{max(heights)}"
         between = small if small == large else f"between {small} and {large}"
         yield f"Of {between} px, resized to {image_size}x{image_size} px for the network."
+        if coarse := hardly_seen(sizes, image_size):
+            yield coarse
+
+
+def _turned(looks: Sequence[_Look], *, masks: bool) -> Iterator[str]:
+    tags = Counter(look.orientation for look in looks if look.orientation > 1)
+    if tags:
+        named = ", ".join(f"{tags[tag]} of orientation {tag}" for tag in sorted(tags))
+        theirs = "; a mask without a tag that fits the stored pixels is turned as its image is"
+        yield f"Turned by their EXIF tag, as a person sees them: {named}{theirs if masks else ''}."
+
+
+def _above_white(
+    images: Sequence[UsedImage], looks: Sequence[_Look], white_level: int | None
+) -> list[str]:
+    odd = [
+        f"{image.name}: {reason}"
+        for image, look in zip(images, looks, strict=True)
+        if (reason := above_white(look.largest, white_level))
+    ]
+    return [f"{len(odd)} images do not fit the white level: {_some(odd)}"] if odd else []
 
 
 def _left_out(where: Path, used: Collection[Path]) -> Iterator[str]:

@@ -16,8 +16,8 @@ import numpy as np
 from storage import files
 from storage.rows import Bytes, Masks, Rows, packed_bytes
 
-# Since 4: sums of each file; since 3: uncompressed; since 2: Pillow's resizing, the sizes of the
-# files, pick_test.
+# Since 4: EXIF orientation, the white level, sums of each file; since 3: uncompressed; since 2:
+# Pillow's resizing, the sizes of the files, pick_test.
 _FORMAT = 4
 _BLOCK = 2**20  # bytes that are read at a time for the checksum
 
@@ -31,7 +31,10 @@ class Images(NamedTuple):
     labels: np.ndarray  # int64 [N]; 0 good, 1 defective
     # bool [h, w] each, at the image's own size; None for a defective image without a mask.
     masks: Sequence[np.ndarray | None]  # empty for training images
-    sizes: np.ndarray  # int64 [N, 2]; height and width of the files
+    sizes: np.ndarray  # int64 [N, 2]; height and width, as a person sees the image
+    # int64 [N]; the EXIF orientation, 0 to 8, by which the mask's file was turned to be seen, or
+    # the image's where there is none (data/images.py).
+    orientations: np.ndarray
     sums: list[str]  # SHA-256, in hex, of each file, with that of its mask (data/scan.py)
 
 
@@ -44,12 +47,16 @@ class Decoded(NamedTuple):
     # Whether good test images are still to be picked from `train`: a folder of own images has them
     # together (data/scan.py), and which are trained on depends on the seed.
     pick_test: bool = False
+    # Of the images of 16 bits; None where no training image has 16, and none was set.
+    white_level: int | None = None
+    level_found: bool = True  # by the training images; else it was set
 
 
 def no_images(size: int) -> Images:
     """A split without images, uint8 [0, size, size, 3]."""
     none = np.zeros(0, np.int64)
-    return Images(np.zeros((0, size, size, 3), np.uint8), [], [], none, [], none.reshape(0, 2), [])
+    blank = np.zeros((0, size, size, 3), np.uint8)
+    return Images(blank, [], [], none, [], none.reshape(0, 2), none, [])
 
 
 def write_decoded(path: str, decoded: Decoded) -> None:
@@ -62,6 +69,8 @@ def write_decoded(path: str, decoded: Decoded) -> None:
         "format": np.array(_FORMAT),
         "category": np.array(decoded.category),
         "pick_test": np.array(decoded.pick_test),
+        "white_level": np.array(decoded.white_level or 0),
+        "level_found": np.array(decoded.level_found),
         "mask_sizes": _mask_sizes(decoded.test.masks),
         "mask_bits": _mask_bits(decoded.test.masks),
     }
@@ -71,6 +80,7 @@ def write_decoded(path: str, decoded: Decoded) -> None:
         arrays[f"{split}_defects"] = np.array(images.defects, dtype=np.str_)
         arrays[f"{split}_labels"] = images.labels
         arrays[f"{split}_sizes"] = images.sizes
+        arrays[f"{split}_orientations"] = images.orientations
         arrays[f"{split}_sums"] = np.array(images.sums, dtype=np.str_)
     os.makedirs(os.path.dirname(path), exist_ok=True)
     with files.whole(path, shared=True) as file:
@@ -112,10 +122,14 @@ class _Archive(NamedTuple):
 def _decoded(archive: _Archive, test: bool) -> Decoded:
     if any(info.compress_type != zipfile.ZIP_STORED for info in archive.zip.infolist()):
         raise ValueError("its arrays are compressed")
-    category, pick_test = (_array(archive.zip, name).item() for name in ("category", "pick_test"))
+    category, pick_test, white_level, level_found = (
+        _array(archive.zip, name).item()
+        for name in ("category", "pick_test", "white_level", "level_found")
+    )
+    how = pick_test, white_level or None, level_found
     train = _split(archive, "train")
     if not test:
-        return Decoded(category, train, no_images(train.images.shape[1]), pick_test)
+        return Decoded(category, train, no_images(train.images.shape[1]), *how)
     tested = _split(archive, "test")
     sizes = _array(archive.zip, "mask_sizes")
     start, (count,) = _place(archive, "mask_bits", 1)
@@ -124,18 +138,19 @@ def _decoded(archive: _Archive, test: bool) -> Decoded:
     if packed_bytes(sizes).sum() != count:
         raise ValueError("the masks have other sizes than they say")
     masks = Masks(archive.file, start, sizes)
-    return Decoded(category, train, tested._replace(masks=masks), pick_test)
+    return Decoded(category, train, tested._replace(masks=masks), *how)
 
 
 def _split(archive: _Archive, split: str) -> Images:
     start, (count, *shape) = _place(archive, f"{split}_images", 4)
-    columns = ("paths", "defects", "labels", "sizes", "sums")
-    paths, defects, labels, sizes, sums = (
-        _array(archive.zip, f"{split}_{name}") for name in columns
-    )
-    if not len(paths) == len(defects) == len(labels) == len(sizes) == len(sums) == count:
+    arrays = [
+        _array(archive.zip, f"{split}_{name}")
+        for name in ("paths", "defects", "sums", "labels", "sizes", "orientations")
+    ]
+    paths, defects, sums, *numbers = arrays
+    if any(len(array) != count for array in arrays):
         raise ValueError(f"the arrays of {split} differ in length")
-    if shape != [shape[0], shape[0], 3] or {labels.dtype, sizes.dtype} != {np.dtype(np.int64)}:
+    if shape != [shape[0], shape[0], 3] or any(array.dtype != np.int64 for array in numbers):
         raise ValueError(f"the arrays of {split} have other shapes or types")
     for path, defect in zip(paths.tolist(), defects.tolist(), strict=True):
         _require_name(path)
@@ -144,7 +159,9 @@ def _split(archive: _Archive, split: str) -> Images:
         _require_name(defect)
     size = int(np.prod(shape))
     images = Rows(archive.file, range(start, start + count * size, size), tuple(shape))
-    return Images(images, paths.tolist(), defects.tolist(), labels, [], sizes, sums.tolist())
+    labels, sizes, orientations = numbers
+    names = paths.tolist(), defects.tolist()
+    return Images(images, *names, labels, [], sizes, orientations, sums.tolist())
 
 
 def _require_name(name: str) -> None:

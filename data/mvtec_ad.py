@@ -1,7 +1,8 @@
 """MVTec AD, and any folder of its layout (data/scan.py), as a TFDS data set: TFDS has none.
 
 For work of your own with tf.data: the runs of this project read the decoded copy of
-data/pipeline.py. Nothing is downloaded.
+data/pipeline.py. Images are as those runs see them, by EXIF orientation and by the white level of
+all training images (docs/data.md). Nothing is downloaded.
 """
 
 import contextlib
@@ -21,7 +22,7 @@ import tensorflow_datasets as tfds
 from absl import logging
 from PIL import Image
 
-from data.images import inspect, refuse_bad_files
+from data.images import Inspected, Reading, inspect, refuse_bad_files, white_level_of
 from data.scan import CATEGORIES, HOMEPAGE, LICENCE, Files, Sample, digest, scan_layout, sums
 from data.streaming import leave_accelerators
 
@@ -36,9 +37,9 @@ def prepare_tfrecords(
     """Writes a category as TFRecords below `data_dir`, unless they are there; returns the builder.
 
     `builder.as_dataset(split="train")`, or "test", is a `tf.data.Dataset` of the images as they
-    are. There is one copy for each `root` and category; when the files have changed, a new one
+    are seen. There is one copy for each `root` and category; when the files have changed, a new one
     takes its place as soon as it is complete. Each file is read once, and is decoded, once, for a
-    new copy alone.
+    new copy alone; training images of 16 bits twice, as their white level is found first.
 
     Raises:
       ValueError: as `scan_layout`; bad files, in one line that lists them all.
@@ -79,8 +80,11 @@ class MvtecAd(tfds.core.GeneratorBasedBuilder):
     """
 
     name = "mvtec_ad"
-    VERSION = tfds.core.Version("1.0.0")
-    RELEASE_NOTES: ClassVar = {"1.0.0": "Initial release."}
+    VERSION = tfds.core.Version("1.1.0")
+    RELEASE_NOTES: ClassVar = {
+        "1.0.0": "Initial release.",
+        "1.1.0": "EXIF orientation; the white level of 16 bits.",
+    }
     BUILDER_CONFIGS: ClassVar = [tfds.core.BuilderConfig(name=category) for category in CATEGORIES]
     MANUAL_DOWNLOAD_INSTRUCTIONS = (
         f"Obtain MVTec AD ({LICENCE}) from {HOMEPAGE} and unpack it, so that `manual_dir` holds "
@@ -120,16 +124,19 @@ class MvtecAd(tfds.core.GeneratorBasedBuilder):
         """Each sample; once one is bad, the rest are looked through for the error alone."""
         faults: list[str] = []
         known: dict[Path, str] = {}
-        samples = [*files.train, *files.test]
-        for count, sample in enumerate(samples, start=1):
-            inspected = inspect(sample.path, sample.mask, defective=sample.defect != "good")
+        last: _Sound | None = None  # held back, for nobody asks for another one after it
+        for sample, inspected in _inspected(files):
             faults += inspected.faults
             known |= inspected.sums
-            if count == len(samples):
-                refuse_bad_files(faults)
-                self.info.metadata["digest"] = _digest(files, known.__getitem__)
-            if inspected.pixels is not None and not faults:
-                yield sample, inspected.pixels, inspected.mask
+            pixels = inspected.raster and inspected.raster.pixels
+            if pixels is not None and not faults:
+                if last:
+                    yield last
+                last = sample, pixels, inspected.mask
+        refuse_bad_files(faults)
+        self.info.metadata["digest"] = _digest(files, known.__getitem__)
+        if last:
+            yield last
 
     def _generate_examples(self, sound: Iterator[_Sound]) -> Iterator[tuple[str, dict[str, Any]]]:
         for sample, image, mask in sound:
@@ -151,6 +158,25 @@ class MvtecAd(tfds.core.GeneratorBasedBuilder):
 def _digest(files: Files, *sum_of: Callable[[Path], str]) -> str:
     samples = [*files.train, *files.test]
     return digest([sample.name for sample in samples], sums(samples, *sum_of))
+
+
+def _inspected(files: Files) -> Iterator[tuple[Sample, Inspected]]:
+    """Training samples, then those of the test set; of 16 bits when all of the former are known."""
+
+    def look(sample: Sample, reading: Reading) -> Inspected:
+        defective = sample.defect != "good"
+        return inspect(sample.path, sample.mask, defective=defective, reading=reading)
+
+    deep: dict[Sample, int] = {}
+    for sample in files.train:
+        inspected = look(sample, Reading(white_level=0))
+        if inspected.raster and inspected.raster.largest is not None:
+            deep[sample] = inspected.raster.largest
+        else:
+            yield sample, inspected
+    reading = Reading(white_level_of(deep.values()))
+    for sample in (*deep, *files.test):
+        yield sample, look(sample, reading)
 
 
 def _up_to_date(category: str, place: str, files: Files) -> MvtecAd | None:

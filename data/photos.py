@@ -15,7 +15,16 @@ from typing import NamedTuple
 import numpy as np
 from absl import logging
 
-from data.images import KINDS, one_line, read_image, resize, shrink
+from data.images import (
+    KINDS,
+    PLAIN,
+    Reading,
+    above_white,
+    one_line,
+    read_raster,
+    resize,
+    shrink,
+)
 from data.scan import images_of
 from storage.outputs import written_by
 
@@ -29,8 +38,9 @@ class Photo(NamedTuple):
     path: str
     pixels: np.ndarray | None  # uint8 [S, S, 3], as training sees it; None where unreadable
     shown: np.ndarray | None  # uint8 [h, w, 3], shrunk so that max(h, w) <= 1024; None likewise
-    size: tuple[int, int]  # height, width of the file; (0, 0) where unreadable
-    reason: str  # why it could not be read, one line without the path; '' where it could
+    size: tuple[int, int]  # height, width, as a person sees it; (0, 0) where unreadable
+    # One line without the path: why it could not be read, or what is odd about it; else ''.
+    reason: str
 
 
 def find(pattern: str) -> list[str]:
@@ -66,11 +76,19 @@ def find(pattern: str) -> list[str]:
     )
 
 
-def read_photo(path: str, image_size: int) -> Photo:
-    """Decodes a file, whatever it is; what is wrong with it is in `reason`."""
+def read_photo(path: str, image_size: int, reading: Reading = PLAIN) -> Photo:
+    """Decodes a file, whatever it is; what is wrong with it is in `reason`.
+
+    One with values above the white level is readable, and the reason says so: what glares is to be
+    found, and a camera that was set otherwise to be noticed.
+    """
     where = Path(path)
     try:
-        return of_pixels(read_image(where), image_size)._replace(path=path)
+        pixels, _, _, largest = read_raster(where, reading)
+        if pixels is None:
+            raise ValueError("16 bits, of which the white level is not known")
+        odd = above_white(largest, reading.white_level)
+        return of_pixels(pixels, image_size)._replace(path=path, reason=odd)
     except Exception as error:  # such as too little memory
         reason = " ".join(str(error).removeprefix(f"{one_line(where)}: ").split())
         return Photo(path, None, None, (0, 0), reason or type(error).__name__)
@@ -87,7 +105,9 @@ def of_pixels(image: np.ndarray, image_size: int) -> Photo:
     return Photo("", resize(image, image_size), shrink(image, _SHOWN), image.shape[:2], "")
 
 
-def stream_photos(paths: Sequence[str], image_size: int, batch_size: int) -> Iterator[list[Photo]]:
+def stream_photos(
+    paths: Sequence[str], image_size: int, batch_size: int, reading: Reading = PLAIN
+) -> Iterator[list[Photo]]:
     """The photos of `paths` in order, `batch_size` a list, the last short.
 
     While one list is looked at, threads decode the next, and no further: the memory taken does not
@@ -97,7 +117,7 @@ def stream_photos(paths: Sequence[str], image_size: int, batch_size: int) -> Ite
 
     def start(first: int) -> list[Future[Photo]]:
         batch = paths[first : first + batch_size]
-        return [pool.submit(read_photo, path, image_size) for path in batch]
+        return [pool.submit(read_photo, path, image_size, reading) for path in batch]
 
     try:
         coming = start(0)

@@ -6,7 +6,7 @@ TensorFlow is imported only to stream batches.
 
 import os
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -17,7 +17,19 @@ from absl import logging
 
 from data import decoded, sampling, scan
 from data.decoded import Decoded, Images
-from data.images import Inspected, inspect, refuse_bad_files, resize
+from data.images import (
+    FULL,
+    MOST_PIXELS,
+    Inspected,
+    Reading,
+    above_white,
+    inspect,
+    refuse_bad_files,
+    resize,
+    sha256_of_image,
+    white_level_line,
+    white_level_of,
+)
 from data.scan import Files, Sample
 from storage.rows import Bytes, Masks, Rows
 
@@ -31,6 +43,8 @@ class Splits(NamedTuple):
     train: Images
     calibration: Images
     test: Images
+    # Of images of 16 bits (data/images.py); None where no training image has 16, and none was set.
+    white_level: int | None = None
 
 
 # ---------------------------------------------------------------- folder to splits
@@ -46,11 +60,14 @@ def load_splits(
     data_dir: str | os.PathLike = "~/tensorflow_datasets",
     test: bool = True,
     folder: str | os.PathLike = "",
+    white_level: int | None = 0,
+    max_pixels: int = MOST_PIXELS,
 ) -> Splits:
     """Reads a category; the first time, decodes and checks its files and keeps what was decoded.
 
-    Each file is read once, whether it is decoded or only held against the copy by its SHA-256. The
-    copy is one `.npz` of the resized images in `data_dir/decoded/`; that of other files is made
+    Each file is read once, whether it is decoded or only held against the copy by its SHA-256, but
+    training images of 16 bits, whose white level is found first. The copy is one `.npz` of the
+    resized images in `data_dir/decoded/`; that of other files, or of another white level, is made
     anew.
 
     Of the good images in a `folder` with bad/ (data/scan.py), as many again as calibration takes
@@ -71,35 +88,50 @@ def load_splits(
         training images of a folder are decoded each time. `test` is empty, `train` and
         `calibration` are the same to the bit.
       folder: a folder of good images and nothing else, or of good/ and bad/; `root` is not read.
+      white_level: the value of 16 bits that becomes white: a level from 255 to 65535; 0, that of
+        the largest value in the training images; None, the whole range.
+      max_pixels: of an image; a larger one is refused.
 
     Raises:
-      ValueError: unknown category, bad files, a share or a size that makes no sense, an `.npz` of
-        other images.
+      ValueError: unknown category, bad files, a number that makes no sense, an `.npz` of other
+        images or of another white level.
       FileNotFoundError: `folder`, or one of the 15 categories, is not there.
       OSError: a folder cannot be listed.
     """
-    require_numbers(image_size, calibration)
+    require_numbers(image_size, calibration, white_level or 0, max_pixels)
+    reading = Reading(white_level, max_pixels)
     root, folder, data_dir = (os.path.expanduser(os.fspath(at)) for at in (root, folder, data_dir))
     copy = os.path.join(data_dir, "decoded", f"{category}_{image_size}px.npz") if test else ""
     if folder:
         require_product_name(category)
         files, pick_test = scan.scan_folder(folder, test=test), scan.has_bad(folder)
-        images = _of_files(category, files, image_size, copy, pick_test=pick_test)
+        images = _of_files(category, files, image_size, reading, copy, pick_test=pick_test)
     elif os.path.isfile(root):
-        images = _of_copy(root, category, image_size, test=test)
+        images = _of_copy(root, category, image_size, white_level, test=test)
     else:
         files = scan.scan_layout(root, category, test=test)
-        images = _of_files(category, files, image_size, copy, pick_test=False)
+        images = _of_files(category, files, image_size, reading, copy, pick_test=False)
     _warn_of_missing_masks(images.test, expected=not images.pick_test)
+    if images.white_level:
+        logging.info("%s", white_level_line(images.white_level, found=images.level_found))
     return _split(images, seed, calibration, test)
 
 
-def require_numbers(image_size: int, calibration: float) -> None:
-    """Raises ValueError for a size or a share of calibration images that makes no sense."""
+def require_numbers(
+    image_size: int, calibration: float, white_level: int = 0, max_pixels: int = MOST_PIXELS
+) -> None:
+    """Raises ValueError for numbers that make no sense, as `load_splits` takes them."""
     if image_size < 1 or not 0 <= calibration < 1:
         raise ValueError(
             f"image_size {image_size} must be at least 1, calibration {calibration} in [0, 1)"
         )
+    if white_level != 0 and not (isinstance(white_level, int) and 255 <= white_level <= FULL):
+        raise ValueError(
+            f"data.white_level {white_level} must be 0, to be found by the training images, or a "
+            f"whole number from 255 to {FULL}"
+        )
+    if not isinstance(max_pixels, int) or max_pixels < 64:
+        raise ValueError(f"data.max_pixels {max_pixels} must be a whole number, at least 64")
 
 
 def require_product_name(category: str) -> None:
@@ -112,7 +144,7 @@ def require_product_name(category: str) -> None:
 
 
 def inspect_each(
-    samples: Sequence[Sample], keep: Callable[[Sample, Inspected], _T]
+    samples: Sequence[Sample], reading: Reading, keep: Callable[[Sample, Inspected], _T]
 ) -> Iterator[_T]:
     """What `keep` keeps of each sample's image and mask, in order; each file is read once.
 
@@ -122,7 +154,8 @@ def inspect_each(
 
     def look(sample: Sample) -> _T:
         defective = sample.defect != "good"
-        return keep(sample, inspect(sample.path, sample.mask, defective=defective))
+        found = inspect(sample.path, sample.mask, defective=defective, reading=reading)
+        return keep(sample, found)
 
     with ThreadPoolExecutor(min(_THREADS, os.cpu_count() or 1)) as pool:
         yield from pool.map(look, samples)
@@ -132,45 +165,76 @@ class _Resized(NamedTuple):
     """What of an image and its mask stays in memory."""
 
     size: tuple[int, int]  # height and width of both
-    pixels: np.ndarray | None  # uint8 [S, S, 3]; None where the image cannot be read
+    pixels: np.ndarray | None  # uint8 [S, S, 3]; None where it cannot be read, or its white level
     bits: np.ndarray | None  # uint8, those of the mask, packed; None where there is none
     sums: dict[Path, str]
     faults: list[str]
+    orientation: int  # of the mask's file, or the image's
+    largest: int | None  # as in `images.Raster`
 
 
-def decode(files: Files, image_size: int) -> tuple[Images, Images]:
+class _Store:
+    """Where resized images and masks are put, and all that is told of their files."""
+
+    def __init__(self, count: int, image_size: int) -> None:
+        self.images = np.empty((count, image_size, image_size, 3), np.uint8)
+        self.sizes, self.mask_sizes = np.zeros((2, count, 2), np.int64)
+        self.orientations = np.zeros(count, np.int64)
+        self.largest: list[int | None] = [None] * count
+        self.sums: dict[Path, str] = {}
+        self.faults: list[str] = []
+        with tempfile.TemporaryFile() as file:  # where masks take no memory
+            self.masks = Bytes(file, tempfile.gettempdir())
+
+    def put(self, index: int, resized: _Resized, *, mask: bool) -> None:
+        self.faults += resized.faults
+        self.sums |= resized.sums
+        self.largest[index] = resized.largest
+        if resized.pixels is not None:
+            self.images[index], self.sizes[index] = resized.pixels, resized.size
+            self.orientations[index] = resized.orientation
+        if resized.bits is not None and mask:
+            self.masks.append(resized.bits)
+            self.mask_sizes[index] = resized.size
+
+
+def decode(files: Files, image_size: int, reading: Reading) -> tuple[Images, Images, int | None]:
     """Reads, checks, decodes and resizes all files, each once.
 
+    Where the white level is to be found, training images of 16 bits are read a second time when
+    all have been measured.
+
     Returns:
-      Training images and test images, both sorted by name. The mask of a good image is empty, that
-      of a defective image without one is None.
+      Training images and test images, both sorted by name, and the white level. The mask of a good
+      image is empty, that of a defective image without one is None.
 
     Raises:
       ValueError: one line that lists all bad files, each with its reason.
       OSError: the disk is full.
     """
     train, test = files.train, _by_name(files.test)
-    count = len(train) + len(test)
-    logging.info("Decoding %d images.", count)
-    images = np.empty((count, image_size, image_size, 3), np.uint8)
-    sizes, mask_sizes = np.zeros((count, 2), np.int64), np.zeros((count, 2), np.int64)
-    sums: dict[Path, str] = {}
-    faults: list[str] = []
-    with tempfile.TemporaryFile() as file:  # where masks take no memory
-        masks = Bytes(file, tempfile.gettempdir())
-    each = inspect_each([*train, *test], partial(_resized, image_size))
-    for index, resized in enumerate(each):
-        faults += resized.faults
-        sums |= resized.sums
-        if resized.pixels is not None:
-            images[index], sizes[index] = resized.pixels, resized.size
-        if resized.bits is not None and index >= len(train):
-            masks.append(resized.bits)
-            mask_sizes[index] = resized.size
-    refuse_bad_files(faults)
-    train_images = _images(train, images[: len(train)], sizes[: len(train)], sums)
-    test_images = _images(test, images[len(train) :], sizes[len(train) :], sums)
-    return train_images, test_images._replace(masks=Masks(masks, 0, mask_sizes[len(train) :]))
+    samples, first_test = [*train, *test], len(train)
+    logging.info("Decoding %d images.", len(samples))
+    store = _Store(len(samples), image_size)
+
+    def take(indices: Sequence[int], reading: Reading) -> None:
+        chosen = [samples[index] for index in indices]
+        each = inspect_each(chosen, reading, partial(_resized, image_size))
+        for index, resized in zip(indices, each, strict=True):
+            store.put(index, resized, mask=index >= first_test)
+
+    take(range(first_test), reading)
+    if reading.white_level == 0:
+        largest = store.largest[:first_test]
+        reading = reading._replace(white_level=white_level_of(largest))
+        take([index for index, value in enumerate(largest) if value is not None], reading)
+    take(range(first_test, len(samples)), reading)
+    refuse_bad_files(store.faults)
+    _warn_of_what_is_above_white(samples, store.largest, reading)
+    train_images = _images(train, store, slice(first_test))
+    test_images = _images(test, store, slice(first_test, None))
+    test_images = test_images._replace(masks=Masks(store.masks, 0, store.mask_sizes[first_test:]))
+    return train_images, test_images, reading.white_level
 
 
 def _by_name(samples: Sequence[Sample]) -> list[Sample]:
@@ -178,43 +242,65 @@ def _by_name(samples: Sequence[Sample]) -> list[Sample]:
 
 
 def _resized(image_size: int, sample: Sample, inspected: Inspected) -> _Resized:
-    pixels, mask, sums, faults = inspected
-    if pixels is None:
-        return _Resized((0, 0), None, None, sums, faults)
-    size = pixels.shape[:2]
+    raster, mask, sums, faults, orientation = inspected
+    if raster is None:
+        return _Resized((0, 0), None, None, sums, faults, 0, None)
     if mask is None and sample.defect == "good":
-        mask = np.broadcast_to(np.False_, size)
+        mask = np.broadcast_to(np.False_, raster.size)
     bits = None if mask is None else np.packbits(mask)
-    return _Resized(size, resize(pixels, image_size), bits, sums, faults)
+    pixels = None if raster.pixels is None else resize(raster.pixels, image_size)
+    return _Resized(raster.size, pixels, bits, sums, faults, orientation, raster.largest)
 
 
-def _images(
-    samples: Sequence[Sample], images: np.ndarray, sizes: np.ndarray, sums: Mapping[Path, str]
-) -> Images:
+def _images(samples: Sequence[Sample], store: _Store, part: slice) -> Images:
     return Images(
-        images,
+        store.images[part],
         [sample.name for sample in samples],
         [sample.defect for sample in samples],
         np.array([sample.defect != "good" for sample in samples], np.int64),
         [],
-        sizes,
-        scan.sums(samples, sums.__getitem__),
+        store.sizes[part],
+        store.orientations[part],
+        scan.sums(samples, store.sums.__getitem__),
     )
 
 
+def _warn_of_what_is_above_white(
+    samples: Sequence[Sample], largest: Sequence[int | None], reading: Reading
+) -> None:
+    odd = [
+        f"{sample.name}: {reason}"
+        for sample, value in zip(samples, largest, strict=True)
+        if (reason := above_white(value, reading.white_level))
+    ]
+    if odd:
+        logging.warning("%d images do not fit the white level: %s", len(odd), scan.some_of(odd))
+
+
 def _of_files(
-    category: str, files: Files, image_size: int, copy: str, *, pick_test: bool
+    category: str,
+    files: Files,
+    image_size: int,
+    reading: Reading,
+    copy: str,
+    *,
+    pick_test: bool,
 ) -> Decoded:
     """The decoded copy where it was made from these very files, else a new one; '' is no copy."""
-    if copy and (images := _up_to_date(copy, category, files, image_size, pick_test)):
+    if copy and (images := _up_to_date(copy, category, files, image_size, reading, pick_test)):
         return images
-    train, test = decode(files, image_size)
-    images = Decoded(category, train, test, pick_test)
+    train, test, level = decode(files, image_size, reading)
+    images = Decoded(category, train, test, pick_test, level, reading.white_level == 0)
     return _write_copy(copy, images) if copy else images
 
 
 def _up_to_date(
-    copy: str, category: str, files: Files, image_size: int, pick_test: bool
+    copy: str,
+    category: str,
+    files: Files,
+    image_size: int,
+    reading: Reading,
+    pick_test: bool,
 ) -> Decoded | None:
     try:
         images = decoded.read_decoded(copy)
@@ -224,23 +310,32 @@ def _up_to_date(
         logging.warning("Decoding the images anew: %s", error)
         return None
     about = (images.category, images.pick_test, images.train.images.shape[1:3])
-    if about == (category, pick_test, (image_size,) * 2) and _are(images, files):
+    if (
+        about == (category, pick_test, (image_size,) * 2)
+        and _has_level(images, reading.white_level)
+        and _are(images, files, reading)
+    ):
         return images
     logging.info("The images are not those of %s: decoding them anew.", copy)
     return None
 
 
-def _are(images: Decoded, files: Files) -> bool:
+def _are(images: Decoded, files: Files, reading: Reading) -> bool:
     """Whether the images were decoded from these very files."""
     for part, samples in ((images.train, files.train), (images.test, _by_name(files.test))):
         if part.paths != [sample.name for sample in samples]:
             return False
         try:
-            if part.sums != scan.sums(samples):
+            if part.sums != scan.sums(samples, partial(sha256_of_image, reading=reading)):
                 return False
         except ValueError:  # decoding says which file, and why
             return False
     return True
+
+
+def _has_level(images: Decoded, white_level: int | None) -> bool:
+    """Whether images were decoded with the white level that is asked for; 0: with that found."""
+    return images.level_found if white_level == 0 else images.white_level == white_level
 
 
 def _write_copy(copy: str, images: Decoded) -> Decoded:
@@ -254,7 +349,9 @@ def _write_copy(copy: str, images: Decoded) -> Decoded:
         return images
 
 
-def _of_copy(path: str, category: str, image_size: int, *, test: bool) -> Decoded:
+def _of_copy(
+    path: str, category: str, image_size: int, white_level: int | None, *, test: bool
+) -> Decoded:
     """The decoded copy that the user names, held against what the config asks for.
 
     Raises:
@@ -266,6 +363,13 @@ def _of_copy(path: str, category: str, image_size: int, *, test: bool) -> Decode
         raise ValueError(
             f"{path} holds {images.category} at {side} px, not {category} at {image_size} px: "
             "name the folder of the images, or another file"
+        )
+    if not _has_level(images, white_level):
+        theirs = images.white_level or 0
+        raise ValueError(
+            f"{path} holds images of the white level {theirs}, not "
+            f"{white_level or 'what the training images have'}: name the folder of the images, or "
+            f"set data.white_level={theirs} for a run of its own"
         )
     return images
 
@@ -286,7 +390,7 @@ def _split(images: Decoded, seed: int, share: float, test: bool) -> Splits:
     parts = sampling.split(seed, count, share, pick_test=pick)
     train, calibration, picked = (_take(images.train, indices) for indices in parts)
     tested = _with_good(images.test, picked) if pick and test else images.test
-    return Splits(train, calibration, tested)
+    return Splits(train, calibration, tested, images.white_level)
 
 
 def _with_good(bad: Images, good: Images) -> Images:
@@ -299,6 +403,7 @@ def _with_good(bad: Images, good: Images) -> Images:
         np.concatenate([bad.labels, good.labels]),
         [*bad.masks, *nothing],
         np.concatenate([bad.sizes, good.sizes]),
+        np.concatenate([bad.orientations, good.orientations]),
         bad.sums + good.sums,
     )
 
@@ -318,6 +423,7 @@ def _take(images: Images, indices: np.ndarray) -> Images:
         images.labels[indices],
         [],
         images.sizes[indices],
+        images.orientations[indices],
         [images.sums[index] for index in indices],
     )
 

@@ -12,7 +12,7 @@ from deploy import forms
 from evaluation.threshold import THRESHOLD_FILE
 from report.summary import errors
 from storage.files import SUMS
-from storage.outputs import CONFIG_FILE
+from storage.outputs import CONFIG_FILE, FACTS_FILE
 
 _FILES = {
     forms.STABLEHLO: "the scoring function as `jax.export` serialises it, for "
@@ -20,6 +20,7 @@ _FILES = {
     forms.WEIGHTS: "its weights",
     forms.ONNX: "the same function with the weights inside: `images -> score, map`",
     THRESHOLD_FILE: "the threshold, the scores that it comes from, and what it promises",
+    FACTS_FILE: "how many training images there were, and what is white in images of 16 bits",
     CONFIG_FILE: "how the networks were trained",
     SUMS: f"of all files, for `sha256sum -c {SUMS}`",
 }

@@ -44,14 +44,18 @@ _SILENCE = 10  # seconds between two lines of the log, where there is no progres
 
 
 class Prediction(NamedTuple):
-    """What is said of one image; of an unreadable one, there is a reason and no number."""
+    """What is said of one image; of an unreadable one, there is a reason and no number.
+
+    Of a readable one the reason says what is odd about it, if anything: the decision may depend on
+    that.
+    """
 
     path: str
     decision: str  # 'good', 'defective' or 'unreadable'
     threshold: float  # defective: a higher score
     score: float | None = None  # in the method's own units
     p_value: float | None = None  # how probably a good image scores as high
-    region: Region | None = None  # the largest marked one, in the file's pixels, if any is
+    region: Region | None = None  # the largest marked one, in pixels as a person sees the image
     map: np.ndarray | None = None  # float32 [S, S]
     reason: str = ""
 
@@ -98,6 +102,7 @@ def _decide(photo: Photo, threshold: Threshold, score: Any, values: np.ndarray) 
         p_value=float(p_values(threshold, score)),
         region=largest_region(mask),
         map=values,
+        reason=photo.reason,
     )
 
 

@@ -23,6 +23,9 @@ class Facts(NamedTuple):
     digest: str  # SHA-256 of their files
     # The training images' brightness, from 0 to 1, where each image is brought to it.
     brightness: float | None = None
+    # Of images of 16 bits: what is white in them (data/images.py); None where no training image
+    # has 16, and no level was set.
+    white_level: int | None = None
 
 
 @contextmanager
@@ -135,7 +138,12 @@ def read_facts(workdir: str) -> Facts:
     content = _read(workdir, FACTS_FILE, _DAMAGED)
     try:
         facts = Facts(**content)
-        types = {"num_train": int, "digest": str, "brightness": float | None}
+        types = {
+            "num_train": int,
+            "digest": str,
+            "brightness": float | None,
+            "white_level": int | None,
+        }
         if not all(isinstance(getattr(facts, name), kind) for name, kind in types.items()):
             raise TypeError(f"{facts}")
     except TypeError as error:

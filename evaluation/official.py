@@ -1,7 +1,8 @@
 """What MVTec AD's official evaluation script reads, and what it will say.
 
 `evaluate_experiment.py` (version 1.0, from the data set's download page) wants one float32 TIFF per
-test image, as large as the image, and takes the maximum of a map for the image's score.
+test image, as large as the image, and takes the maximum of a map for the image's score. It reads
+the masks' stored pixels, and knows no EXIF orientation: the maps are written as the masks lie.
 """
 
 import os
@@ -14,6 +15,7 @@ from typing import Any
 import numpy as np
 import tifffile
 
+from data.images import turn_back
 from evaluation import metrics
 from evaluation.maps import resize_map
 from storage.rows import Stack
@@ -29,6 +31,7 @@ def write_maps(
     defects: Sequence[str],
     maps: Stack,
     sizes: np.ndarray,
+    orientations: np.ndarray,
 ) -> str:
     """Writes `workdir/maps/<category>/test/<defect>/<id>.tiff`, all of them or none; returns maps/.
 
@@ -38,7 +41,9 @@ def write_maps(
       paths: N paths, whose last parts without the extension are the ids.
       defects: N of 'good' or the defect's name.
       maps: float [N, H, W].
-      sizes: int [N, 2], height and width of each image file, to which its map is brought.
+      sizes: int [N, 2], height and width of each image as seen, to which its map is brought.
+      orientations: int [N], by which the mask of each was turned to be seen, or else the image;
+        its map is turned back.
 
     Raises:
       ValueError: a map is not finite, two images would share a file, or a name is no file name.
@@ -58,10 +63,13 @@ def write_maps(
     new = f"{folder}.tmp"
     shutil.rmtree(new, ignore_errors=True)
     try:
-        for name, heat_map, (height, width) in zip(names, maps, sizes, strict=True):
+        for name, heat_map, (height, width), orientation in zip(
+            names, maps, sizes, orientations, strict=True
+        ):
             path = os.path.join(new, "test", name)
             os.makedirs(os.path.dirname(path), exist_ok=True)
-            tifffile.imwrite(path, resize_map(heat_map, (int(height), int(width))))
+            seen = resize_map(heat_map, (int(height), int(width)))
+            tifffile.imwrite(path, turn_back(seen, int(orientation)))
         shutil.rmtree(folder, ignore_errors=True)
         os.replace(new, folder)
     except BaseException:

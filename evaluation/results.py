@@ -17,6 +17,7 @@ import numpy as np
 
 from data.decoded import Images
 from engine.sources import SOURCES_FILE, Sources, read_sources
+from engine.workdir import Facts, read_facts
 from evaluation.metrics import METRICS
 from evaluation.threshold import Threshold, write_threshold
 from storage.files import as_text, write_json, write_npz, write_text
@@ -135,6 +136,7 @@ class Run(NamedTuple):
     category: str
     seed: int
     config: Mapping[str, Any]
+    facts: Facts  # of its data
     sources: Sources  # its images
     results: Mapping[str, Any]  # as evaluation.evaluate.evaluate returns them
     paths: Sequence[str]  # N, as scores.csv has them
@@ -174,6 +176,7 @@ def read_run(workdir: str) -> Run:
         category=str(data["category"]),
         seed=config["seed"],
         config=config,
+        facts=read_facts(workdir),
         sources=sources,
         results=results,
         paths=paths,

@@ -227,7 +227,9 @@ def test_export_writes_a_folder_or_nothing(finished, photos, tmp_path):
     assert done.returncode == 0, done.stderr
     assert f"Exported: {output}" in done.stdout
     names = {"model.stablehlo", "weights.safetensors", "threshold.json", "config.json"}
-    assert names | {"README.md", "SHA256SUMS"} <= {path.name for path in output.iterdir()}
+    assert names | {"facts.json", "README.md", "SHA256SUMS"} <= {
+        path.name for path in output.iterdir()
+    }
     threshold_file = json.loads((output / "threshold.json").read_text())
     assert threshold_file == json.loads((finished[0] / "threshold.json").read_text())
     assert f"{output} exists: name a new folder" in fails(*command)

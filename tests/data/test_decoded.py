@@ -20,8 +20,9 @@ def images_of(count, name, masks=()):
     pixels = np.random.default_rng(count).integers(0, 256, (count, SIZE, SIZE, 3), np.uint8)
     paths = [f"{name}/{index}.png" for index in range(count)]
     labels, sizes = np.zeros(count, np.int64), np.full((count, 2), SIZE)
-    sums = [f"{index:064x}" for index in range(count)]
-    return decoded.Images(pixels, paths, [name] * count, labels, list(masks), sizes, sums)
+    orientations, sums = np.arange(count) % 9, [f"{index:064x}" for index in range(count)]
+    columns = [name] * count, labels, list(masks), sizes, orientations, sums
+    return decoded.Images(pixels, paths, *columns)
 
 
 def written(path, masks=()):
@@ -39,6 +40,16 @@ def test_masks_of_every_size(tmp_path):
             np.testing.assert_array_equal(mask, expected)
             assert mask is None or mask.dtype == bool
     assert found[1:] == []
+
+
+@pytest.mark.parametrize("how", [(None, True), (1023, True), (4095, False)])
+def test_how_images_were_decoded_is_in_the_copy(tmp_path, how):
+    path, parts = str(tmp_path / "x.npz"), (images_of(5, "good"), decoded.no_images(SIZE))
+    decoded.write_decoded(path, decoded.Decoded("mine", *parts, False, *how))
+    for test in (True, False):
+        read = decoded.read_decoded(path, test=test)
+        assert (read.white_level, read.level_found) == how
+        assert read.train.orientations.tolist() == [0, 1, 2, 3, 4]
 
 
 def test_images_in_the_copy_are_indexed_as_an_array(tmp_path):
@@ -88,7 +99,7 @@ def test_every_bit_of_the_copy_is_checked(tmp_path):
             with pytest.raises(ValueError, match=r"x.npz holds no decoded images .*Bad CRC-32"):
                 decoded.read_decoded(str(path))
             path.write_bytes(whole)
-    assert len(names) == 17 and decoded.read_decoded(str(path)).train.sums[4] == f"{4:064x}"
+    assert len(names) == 21 and decoded.read_decoded(str(path)).train.sums[4] == f"{4:064x}"
 
 
 def altered(path, **arrays):

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
-from PIL import Image
-from trees import picture, save
+from PIL import Image, PngImagePlugin
+from trees import as_seen, deep_png, oriented, picture, save, square
 
 from data import images
 
@@ -158,13 +158,6 @@ def test_shrinking_keeps_the_ratio_and_never_enlarges():
         np.testing.assert_array_equal(shrunk, np.asarray(resized))
 
 
-def test_exif_orientation_is_left_alone(tmp_path):
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    path = save(tmp_path / "x.jpg", picture(0, (8, 12, 3)), exif=exif)
-    assert images.read_image(path).shape == (8, 12, 3)
-
-
 def grey(tmp_path, pixels, suffix="png"):
     read = images.read_image(save(tmp_path / f"x.{suffix}", pixels))
     assert read.shape == (*pixels.shape, 3) and read.dtype == np.uint8
@@ -240,3 +233,264 @@ def test_masks_of_any_kind(tmp_path, kind):
     image = Image.fromarray(pixels)
     (image.convert("P") if kind == "palette" else image).save(path)
     np.testing.assert_array_equal(images.read_mask(path), mask)
+
+
+# ---------------------------------------------------------------- orientation
+
+
+@pytest.mark.parametrize("name", ["x.png", "x.jpg", "x.webp", "x.tif", "lzw.tif", "xmp.png"])
+@pytest.mark.parametrize("tag", range(1, 9))
+def test_an_image_is_turned_as_a_person_sees_it(tmp_path, name, tag):
+    options = {"exif": oriented(tag)}
+    if name == "xmp.png":
+        xmp = PngImagePlugin.PngInfo()
+        xmp.add_itxt("XML:com.adobe.xmp", f'<x tiff:Orientation="{tag}"/>')
+        options = {"pnginfo": xmp}
+    elif name.endswith("webp"):
+        options["lossless"] = True
+    elif name == "lzw.tif":
+        options["compression"] = "tiff_lzw"
+    stored = picture(0, (9, 12, 3))
+    path = save(tmp_path / name, stored, **options)
+    seen = images.read_raster(path)
+    assert (seen.orientation, seen.size) == (tag, (12, 9) if tag > 4 else (9, 12))
+    np.testing.assert_array_equal(seen.pixels, as_seen(path))
+    if name != "x.jpg":
+        np.testing.assert_array_equal(seen.pixels, images.turn(stored, tag))
+        np.testing.assert_array_equal(images.turn_back(seen.pixels, tag), stored)
+
+
+@pytest.mark.parametrize("tag", range(1, 9))
+def test_an_image_of_16_bits_is_turned_too(tmp_path, tag):
+    stored = np.arange(108, dtype=np.uint16).reshape(9, 12) * 600
+    path = save(tmp_path / "x.png", stored, exif=oriented(tag))
+    seen, measured = (images.read_raster(path, images.Reading(level)) for level in (None, 0))
+    expected = images.turn(np.rint(stored / 257).astype(np.uint8), tag)
+    np.testing.assert_array_equal(seen.pixels[..., 0], expected)
+    assert measured.pixels is None and seen[1:] == measured[1:] == (expected.shape, tag, 64200)
+
+
+ODD_EXIF = {
+    "no orientation": b"Exif\0\0II*\0\x08\0\0\0\0\0",
+    "cut": b"Exif\0\0II*\0\x08\0\0\0",
+    "no TIFF header": b"Exif\0\0garbage",
+    "beyond its end": b"Exif\0\0MM\0*\xff\xff\xff\xff",
+    "a text that is not there": b"Exif\0\0II*\0\x08\0\0\0\1\0\x12\1\2\0\xff\xff\xff\x7f" + bytes(8),
+    "orientation 0": oriented(0).tobytes(),
+    "orientation 9": oriented(9).tobytes(),
+}
+
+
+@pytest.mark.filterwarnings("ignore")  # as data.images does, outside of pytest
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP"])
+@pytest.mark.parametrize("name", ODD_EXIF)
+def test_odd_metadata_end_no_read_and_turn_nothing(tmp_path, kind, name):
+    path = tmp_path / "x.png"
+    Image.fromarray(picture(0, (9, 12, 3))).save(path, kind, exif=ODD_EXIF[name])
+    read = images.read_raster(path)
+    assert (read.size, read.orientation) == ((9, 12), 0)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("tag", [700, 34377, 33723])
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_odd_metadata_of_a_tiff_end_no_read(tmp_path, tag, orientation):
+    path = tmp_path / "x.tif"
+    stored = picture(0, (9, 12, 3))
+    odd = [(tag, 4, 1, 2**32 - 9, True), (274, 3, 1, orientation, True)]
+    tifffile.imwrite(path, stored, photometric="rgb", extratags=odd)
+    np.testing.assert_array_equal(images.read_image(path), images.turn(stored, orientation))
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_damaged_pointers_of_a_tiff_end_no_read(tmp_path):
+    """Pillow follows them when it loads the image."""
+    path = tmp_path / "x.tif"
+    stored = picture(0, (9, 12, 3))
+    for pointer in (34665, 34853, 40965):
+        tifffile.imwrite(path, stored, photometric="rgb", extratags=[(65000, 4, 1, 5, True)])
+        data = path.read_bytes()
+        assert data.count(struct.pack("<H", 65000)) == 1
+        for place in (0, 3, 8, len(data) - 3, 2**32 - 1):
+            old, new = (
+                struct.pack("<HHII", 65000, 4, 1, 5),
+                struct.pack("<HHII", pointer, 4, 1, place),
+            )
+            path.write_bytes(data.replace(old, new))
+            np.testing.assert_array_equal(images.read_image(path), stored)
+
+
+def looked_at(tmp_path, tag, mask, **options):
+    """What is found of a defective image 12 wide and 9 high as stored, and of its mask."""
+    image = save(tmp_path / "x.png", picture(0, (9, 12, 3)), exif=oriented(tag))
+    return images.inspect(image, save(tmp_path / "m.png", mask, **options), defective=True)
+
+
+MARKED = square((9, 12), at=2)
+
+
+@pytest.mark.parametrize("tag", range(1, 9))
+def test_a_mask_without_a_tag_belongs_to_the_stored_pixels(tmp_path, tag):
+    found = looked_at(tmp_path, tag, MARKED)
+    assert found.faults == [] and found.orientation == tag
+    expected = as_seen(save(tmp_path / "turned.png", MARKED, exif=oriented(tag))) > 0
+    np.testing.assert_array_equal(found.mask, expected)
+    assert found.mask.shape == found.raster.size
+
+
+@pytest.mark.parametrize("tag", range(5, 9))
+def test_a_mask_that_fits_the_image_as_seen_alone_is_as_seen(tmp_path, tag):
+    found = looked_at(tmp_path, tag, square((12, 9)))
+    assert found.faults == [] and found.orientation == 0
+    np.testing.assert_array_equal(found.mask, square((12, 9)) > 0)
+
+
+@pytest.mark.parametrize("own", range(1, 9))
+@pytest.mark.parametrize("tag", [3, 6])
+def test_a_mask_with_a_tag_is_turned_by_it_alone(tmp_path, own, tag):
+    shape = (9, 12) if (own > 4) == (tag > 4) else (12, 9)
+    found = looked_at(tmp_path, tag, square(shape), exif=oriented(own))
+    assert found.faults == [] and found.orientation == own
+    np.testing.assert_array_equal(found.mask, as_seen(tmp_path / "m.png") > 0)
+
+
+def test_a_mask_that_fits_neither_way_is_refused(tmp_path):
+    (fault,) = looked_at(tmp_path, 6, square((12, 12))).faults
+    assert "a mask of 12x12 pixels, but its image" in fault and fault.endswith("has 9x12")
+
+
+# ---------------------------------------------------------------- more than 8 bits
+
+
+@pytest.mark.parametrize(
+    ("largest", "level"),
+    [(0, 255), (255, 255), (256, 511), (1000, 1023), (1023, 1023), (3977, 4095), (65535, 65535)],
+)
+def test_the_white_level_has_all_the_bits_of_the_largest_value(largest, level):
+    assert images.white_level_of([None, largest, 0, None]) == level
+
+
+def test_8_bits_have_no_white_level():
+    assert images.white_level_of([]) is images.white_level_of([None, None]) is None
+
+
+def deep_file(path, kind, values):
+    """A file of 16 bits: grey [9, 12] or colours [9, 12, 3]."""
+    if kind in ("png", "alpha.png"):
+        if kind == "alpha.png":
+            opaque = np.full((9, 12, 1), 65535, np.uint16)
+            values = np.concatenate([values.reshape(9, 12, -1), opaque], axis=-1)
+        path.write_bytes(deep_png(values))
+    elif kind == "ppm":
+        head = b"P%d 12 9 65535\n" % (6 if values.ndim == 3 else 5)
+        path.write_bytes(head + values.astype(">u2").tobytes())
+    else:
+        photometric = "rgb" if values.ndim == 3 else "minisblack"
+        order = ">" if kind.startswith("big") else "<"
+        packed = "zlib" if kind.endswith("zip.tif") else None
+        options = {"byteorder": order, "compression": packed}
+        tifffile.imwrite(path, values, photometric=photometric, **options)
+    return path
+
+
+KINDS = ["png", "alpha.png", "ppm", "tif", "zip.tif", "big.tif", "big zip.tif"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("shape", [(9, 12), (9, 12, 3)])
+@pytest.mark.parametrize("level", [255, 1023, 4095, 10000, 65535, None])
+def test_16_bits_are_scaled_from_the_white_level(tmp_path, kind, shape, level):
+    values = np.random.default_rng(0).integers(0, (level or 65535) + 1, shape).astype(np.uint16)
+    values[0, 0] = level or 65535
+    path = deep_file(tmp_path / f"x.{kind}", kind, values)
+    read = images.read_raster(path, images.Reading(level))
+    expected = values / (level or 65535) * 255  # each channel, to the nearest number
+    expected = np.rint(expected) if values.ndim == 3 else np.rint(expected)[..., None].repeat(3, -1)
+    np.testing.assert_array_equal(read.pixels, expected)
+    assert read.largest == (level or 65535) == values.max()
+
+
+def test_what_is_above_the_white_level_is_cut_off_and_said(tmp_path):
+    values = np.full((9, 12), 700, np.uint16)
+    values[0, 0] = 3000
+    path = save(tmp_path / "x.png", values)
+    read = images.read_raster(path, images.Reading(1023))
+    assert read.pixels[0, 0, 0] == 255 and read.pixels[1, 1, 0] == round(700 * 255 / 1023)
+    assert images.above_white(read.largest, 1023).startswith("values up to 3000 are above the")
+    assert images.above_white(read.largest, 4095) == images.above_white(None, 1023) == ""
+    assert "the training images have 8" in images.above_white(read.largest, None)
+
+
+@pytest.mark.parametrize("level", [None, 4095])
+def test_white_may_be_zero(tmp_path, level):
+    """PhotometricInterpretation 0, which Pillow overlooks in 16 bits."""
+    values = np.random.default_rng(0).integers(0, 4096, (9, 12)).astype(np.uint16)
+    tifffile.imwrite(tmp_path / "x.tif", values, photometric="miniswhite")
+    read = images.read_image(tmp_path / "x.tif", images.Reading(level))[..., 0]
+    assert np.abs(read - (255 - values / (level or 65535) * 255)).max() <= 0.5
+    bytes_ = (values // 16).astype(np.uint8)
+    tifffile.imwrite(tmp_path / "x.tif", bytes_, photometric="miniswhite")
+    np.testing.assert_array_equal(images.read_image(tmp_path / "x.tif")[..., 0], 255 - bytes_)
+    white_on_black = np.where(MARKED, 0, 65535).astype(np.uint16)
+    tifffile.imwrite(tmp_path / "m.tif", white_on_black, photometric="miniswhite")
+    np.testing.assert_array_equal(images.read_mask(tmp_path / "m.tif"), MARKED > 0)
+
+
+def test_8_bits_know_no_white_level(tmp_path):
+    path = save(tmp_path / "x.png", picture(0))
+    for level in (None, 0, 255, 4095):
+        read = images.read_raster(path, images.Reading(level))
+        np.testing.assert_array_equal(read.pixels, picture(0))
+        assert read.largest is None
+
+
+def test_masks_of_16_bit_colours_are_seen_to_the_last_bit(tmp_path):
+    mask = (MARKED > 0)[..., None] * np.array([0, 1, 0], np.uint16)
+    (tmp_path / "m.png").write_bytes(deep_png(mask))
+    np.testing.assert_array_equal(images.read_mask(tmp_path / "m.png"), MARKED > 0)
+
+
+def test_colours_in_planes_of_their_own_are_refused(tmp_path):
+    """Pillow takes their bytes for others."""
+    values = np.zeros((3, 9, 12), np.uint16)
+    for compression in (None, "zlib"):
+        options = {"photometric": "rgb", "planarconfig": "separate", "compression": compression}
+        tifffile.imwrite(tmp_path / "x.tif", values, **options)
+        with pytest.raises(ValueError, match=r"x.tif: colours of 16 bits in planes"):
+            images.read_image(tmp_path / "x.tif")
+
+
+# ---------------------------------------------------------------- size
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_the_largest_image_is_what_the_config_says(tmp_path, monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 500)  # which Pillow doubles before it refuses
+    path = save(tmp_path / "x.png", picture(0, (40, 40, 3)))
+    with pytest.raises(ValueError, match=r"40x40 px: too large.* data.max_pixels, which is 1599"):
+        images.read_image(path, images.Reading(max_pixels=1599))
+    np.testing.assert_array_equal(
+        images.read_image(path, images.Reading(max_pixels=1600)), picture(0, (40, 40, 3))
+    )
+
+
+@pytest.mark.parametrize(
+    ("sizes", "said"),
+    [
+        (
+            [(300, 4000)],
+            "image of 4000x300 px, shrunk to 64x64 px, the network sees 62.5x4.69 px",
+        ),
+        (
+            [(64, 64), (900, 900), (600, 600)],
+            "900x900 px, shrunk to 64x64 px, the network sees 14",
+        ),
+        ([(100, 300), (10, 10)], "sees 4.69x1.56 px as one"),
+        ([(512, 512), (500, 400)], ""),
+        ([(16, 100)], ""),  # enlarged in one direction, hardly shrunk in the other
+        ([], ""),
+    ],
+)
+def test_what_is_too_small_to_be_seen(sizes, said):
+    line = images.hardly_seen(sizes, 64)
+    assert said in line and bool(line) == bool(said) and "\n" not in line

@@ -7,7 +7,7 @@ import socket
 import numpy as np
 import pytest
 import tensorflow as tf
-from trees import SIZE, load, make_tree, picture, save, watch_opening
+from trees import SIZE, load, make_tree, oriented, picture, save, watch_opening
 
 from data import images, mvtec_ad, scan
 
@@ -43,7 +43,7 @@ def digest_of(folder):
 
 
 def copies(folder):
-    return sorted((folder.parent.parent / "tfds").glob("*/mvtec_ad/*/1.0.0"))
+    return sorted((folder.parent.parent / "tfds").glob("*/mvtec_ad/*/1.1.0"))
 
 
 def test_examples_are_what_runs_are_trained_on_and_scored_with(folder):
@@ -66,6 +66,26 @@ def test_examples_are_what_runs_are_trained_on_and_scored_with(folder):
         assert set(np.unique(mask)) <= {0, 255}
         if expected is not None:
             np.testing.assert_array_equal(mask > 0, expected)
+    assert builder.info.metadata["digest"] == digest_of(folder)
+
+
+def test_orientation_and_16_bits_are_as_in_runs(folder):
+    for index, largest in ((3, 900), (11, 4000)):
+        values = np.full((SIZE, SIZE), largest, np.uint16)
+        values[:, 3] = 100 * index
+        save(folder / f"train/good/{index:03}.png", values, exif=oriented(6))
+    mask = np.pad(np.full((2, 2), 255, np.uint8), ((3, 11), (9, 5)))
+    save(folder / "test/broken/000.png", picture(9, (SIZE, SIZE, 3)), exif=oriented(8))
+    save(folder / "ground_truth/broken/000_mask.png", mask)
+    splits, builder = load(folder, calibration=0), prepare(folder)
+    assert splits.white_level == 4095
+    train, test = (examples(builder, split) for split in ("train", "test"))
+    assert len(train) == 12 and len(test) == 5
+    for name, image in zip(splits.train.paths, splits.train.images, strict=True):
+        np.testing.assert_array_equal(images.resize(train[name]["image"], SIZE), image)
+    broken = test["test/broken/000.png"]
+    np.testing.assert_array_equal(broken["image"], splits.test.images[0])
+    np.testing.assert_array_equal(broken["mask"][..., 0] > 0, np.rot90(mask) > 0)
     assert builder.info.metadata["digest"] == digest_of(folder)
 
 

@@ -237,7 +237,7 @@ def test_photos_come_in_order(tmp_path, count, sizes):
 def test_one_list_is_read_ahead_and_no_more(tmp_path, monkeypatch):
     paths, started, enough = [str(index) for index in range(50)], [], threading.Event()
 
-    def read(path, _):
+    def read(path, *_):
         started.append(path)
         if len(started) >= 8:
             enough.set()

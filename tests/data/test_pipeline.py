@@ -370,7 +370,7 @@ def in_memory(splits):
         split._replace(images=np.asarray(split.images), masks=[*split.masks])
         for split in splits[:3]
     ]
-    return pipeline.Splits(*here)
+    return pipeline.Splits(*here, splits.white_level)
 
 
 def refuse(*_, **__):
@@ -392,7 +392,9 @@ def test_each_file_is_read_once_and_decoded_once(kind, tmp_path, monkeypatch):
     load_it = load if kind == "layout" else load_own
     sources = sorted(path for path in root.rglob("*") if path.is_file())
     decode, decoded_files = images._decode, []
-    monkeypatch.setattr(images, "_decode", lambda data: decoded_files.append(data) or decode(data))
+    monkeypatch.setattr(
+        images, "_decode", lambda data, how: decoded_files.append(data) or decode(data, how)
+    )
     digests = set()
     for decodes in (len(sources), 0):
         decoded_files.clear()
@@ -422,7 +424,7 @@ def test_memory_does_not_grow_with_the_number_of_files(tmp_path):
                 os.link(source, folder / name / f"{index}.png")
         files = scan.scan_layout(tmp_path / "root", str(count))
         tracemalloc.start()
-        train, test = pipeline.decode(files, SIZE)
+        train, test, _ = pipeline.decode(files, SIZE, images.Reading(0))
         highest = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
         assert len(train.images) == len(test.images) == len(test.masks) == count
@@ -540,7 +542,7 @@ def test_a_copy_from_another_machine(folder, tmp_path):
         pipeline.load_splits("bottle", path, SIZE)
 
 
-@pytest.mark.parametrize("version", [1, 2])
+@pytest.mark.parametrize("version", [1, 2, 3])
 def test_a_copy_of_an_older_version(folder, version, tmp_path, monkeypatch):
     """Made anew where the images are, else refused."""
     lines = []

@@ -3,11 +3,13 @@
 import builtins
 import io
 import os
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 from data import pipeline
 
@@ -22,6 +24,36 @@ def save(path, pixels, **options):
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(pixels).save(path, **options)
     return path
+
+
+def oriented(tag):
+    """EXIF metadata of an orientation, for `save`."""
+    exif = Image.Exif()
+    exif[0x0112] = tag
+    return exif
+
+
+def as_seen(path):
+    """What Pillow makes of a file for a person to look at."""
+    with Image.open(path) as image:
+        return np.asarray(ImageOps.exif_transpose(image))
+
+
+def deep_png(values):
+    """A PNG file by hand, of 16 bits: [H, W] grey, or [H, W, 2, 3 or 4] with alpha or colours."""
+    height, width, channels = (*values.shape, 1)[:3]
+    rows = values.astype(">u2").reshape(height, -1).view(np.uint8)
+    rows[:, 2 * channels :] -= rows[:, : -2 * channels].copy()  # as the filter Sub has it
+
+    def chunk(name, content):
+        checksum = struct.pack(">I", zlib.crc32(name + content))
+        return struct.pack(">I", len(content)) + name + content + checksum
+
+    kind = {1: 0, 2: 4, 3: 2, 4: 6}[channels]
+    header = struct.pack(">IIBBBBB", width, height, 16, kind, 0, 0, 0)
+    data = b"".join(b"\1" + row.tobytes() for row in rows)
+    parts = chunk(b"IHDR", header), chunk(b"IDAT", zlib.compress(data)), chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
 
 
 def square(shape=(20, 18), at=5):
@@ -54,7 +86,7 @@ def load(folder, **options):
 
 def sums_of(splits):
     """The name and the sum of each file, of each split."""
-    return [dict(zip(split.paths, split.sums, strict=True)) for split in splits]
+    return [dict(zip(split.paths, split.sums, strict=True)) for split in splits[:3]]
 
 
 def decoded_copy(folder):

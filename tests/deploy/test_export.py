@@ -13,12 +13,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import tifffile
 from conftest import shrink
-from PIL import Image
+from PIL import Image, ImageOps
 from safetensors.numpy import load_file, save_file
+from trees import deep_png, oriented, save
 
 from configs import ae_l2, anogan, fanogan, ssae
-from data import sampling
+from data import photos, sampling
+from data.images import Reading
 from deploy import export, forms, model_card
 from engine.make import make
 from engine.pixels import scaled
@@ -30,6 +33,7 @@ SCRIPTS = dict(SCRIPT.findall((ROOT / "docs" / "export.md").read_text()))
 ONNX = pytest.mark.skipif(
     importlib.util.find_spec("jax2onnx") is None, reason="requirements-onnx.txt is not installed"
 )
+LEVEL = 4095  # which is white in images of 16 bits
 ABOUT = {
     "method": "a method",
     "category": "bottle",
@@ -74,7 +78,11 @@ def run(output, config, **changed):
     given = {
         "images": pixels,
         "score_threshold": threshold,
-        "files": {"threshold.json": json.dumps({"threshold": threshold}), "config.json": "{}"},
+        "files": {
+            "threshold.json": json.dumps({"threshold": threshold}),
+            "facts.json": json.dumps({"white_level": LEVEL}),
+            "config.json": "{}",
+        },
         "about": ABOUT,
         "statement": ["An image above the threshold is defective.", "So it is."],
     }
@@ -129,7 +137,8 @@ def test_a_folder_by_itself(config, tmp_path, no_onnx, caplog):
     with caplog.at_level("WARNING"):
         pixels, scores, threshold, variables = run(output, config)
     assert "without jax2onnx: pip install -r requirements-onnx.txt" in caplog.text
-    names = ["README.md", "config.json", forms.STABLEHLO, "threshold.json", forms.WEIGHTS]
+    names = ["README.md", "config.json", "facts.json", forms.STABLEHLO, "threshold.json"]
+    names.append(forms.WEIGHTS)
     lines = [
         f"{hashlib.sha256((output / name).read_bytes()).hexdigest()}  {name}" for name in names
     ]
@@ -140,9 +149,91 @@ def test_a_folder_by_itself(config, tmp_path, no_onnx, caplog):
         weights["encoder/params/Dense_0/bias"], variables["encoder"]["params"]["Dense_0"]["bias"]
     )
     check_alone("score_jax.py", output, pixels, scores, threshold, tmp_path)
+    Image.fromarray(np.zeros((7, 16), np.uint8)).save(tmp_path / "icon.png")
+    done = run_alone("score_jax.py", output, tmp_path / "icon.png", where=tmp_path)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.endswith("icon.png: " + REFUSED + "\n") and done.stderr.count("\n") == 1
     (output / forms.WEIGHTS).write_bytes(b"")
     done = run_alone("score_jax.py", output, tmp_path / "a part.png", where=tmp_path)
     assert (done.returncode, done.stderr) == (1, "weights.safetensors is damaged\n")
+
+
+REFUSED = "not one image of 8 bits, or grey of 16, with sides of at least 8 px"
+
+
+def read_by(name, photo, folder):
+    """What a script of docs/export.md makes of a photo, uint8 [S, S, 3], or what it says."""
+    start, end = (SCRIPTS[name].index(line) for line in ("image = Image.open", "threshold ="))
+    lines = [line for line in SCRIPTS[name][start:end].splitlines() if "model." not in line]
+    space = {"photo": photo, "folder": folder, "size": 16}
+    space |= {"json": json, "np": np, "sys": sys, "Image": Image, "ImageOps": ImageOps}
+    try:
+        exec("\n".join(lines), space)
+    except SystemExit as error:
+        return str(error)
+    return space["pixels"][0]
+
+
+def photos_of(folder):
+    """Photos that predict reads, and others that it refuses."""
+    rng, white = np.random.default_rng(0), {"photometric": "miniswhite"}
+    colours, deep = rng.integers(0, 256, (20, 24, 3), np.uint8), rng.integers(0, 5000, (20, 24))
+    deep, first = deep.astype(np.uint16), Image.fromarray(colours)
+    for suffix in ("png", "jpg", "bmp", "tif", "webp", "ppm"):
+        yield save(folder / f"x.{suffix}", colours), True
+    for tag in range(1, 9):
+        for suffix in ("png", "jpg", "tif"):
+            yield save(folder / f"{tag}.{suffix}", colours, exif=oriented(tag)), True
+        yield save(folder / f"deep {tag}.png", deep, exif=oriented(tag)), True
+    yield save(folder / "grey.png", colours[..., 0]), True
+    yield save(folder / "deep.tif", deep), True
+    yield save(folder / "deep.ppm", deep), True
+    yield save(folder / "long.tif", deep.astype(np.int32)), True
+    tifffile.imwrite(folder / "white.tif", deep, **white)
+    tifffile.imwrite(folder / "white 8.tif", colours[..., 0], **white)
+    tifffile.imwrite(folder / "big.tif", deep, byteorder=">")
+    yield from ((folder / name, True) for name in ("white.tif", "white 8.tif", "big.tif"))
+    first.save(folder / "camera.jpg", "MPO", save_all=True, append_images=[first.rotate(180)])
+    yield folder / "camera.jpg", True
+    for name in ("pages.tif", "frames.png", "frames.webp"):
+        first.save(folder / name, save_all=True, append_images=[first.rotate(180)])
+        yield folder / name, False
+    yield (
+        save(folder / "float.tif", np.linspace(0, 1, 480, dtype=np.float32).reshape(20, 24)),
+        False,
+    )
+    for shape in ((7, 7, 3), (7, 300, 3)):
+        yield save(folder / f"{shape[1]}.png", colours[:7, :1].repeat(shape[1], 1)), False
+    for value in (-1, 70000):
+        yield save(folder / f"{value}.tif", np.full((20, 24), value, np.int32)), False
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+@pytest.mark.filterwarnings("ignore")  # the file is open until the script ends
+def test_the_scripts_read_and_refuse_as_predict_does(name, tmp_path):
+    (tmp_path / "facts.json").write_text(json.dumps({"white_level": LEVEL}))
+    for photo, readable in photos_of(tmp_path):
+        expected = photos.read_photo(str(photo), 16, Reading(LEVEL))
+        assert (expected.pixels is not None) == readable
+        found = read_by(name, photo, tmp_path)
+        if readable:
+            np.testing.assert_array_equal(found, expected.pixels, err_msg=str(photo))
+        else:
+            assert found in (f"{photo}: {REFUSED}", f"{photo}: values that do not fit 16 bits")
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+@pytest.mark.parametrize("kind", ["png", "tif", "zip.tif"])
+@pytest.mark.filterwarnings("ignore")
+def test_colours_of_16_bits_are_refused_by_the_scripts(name, kind, tmp_path):
+    """Not read with the upper bytes alone, nearly black; docs/export.md says so."""
+    values, photo = np.full((20, 24, 3), 4000, np.uint16), tmp_path / kind
+    if kind == "png":
+        photo.write_bytes(deep_png(values))
+    else:
+        packed = "zlib" if kind == "zip.tif" else None
+        tifffile.imwrite(photo, values, photometric="rgb", compression=packed)
+    assert read_by(name, photo, tmp_path) == f"{photo}: {REFUSED}"
 
 
 @pytest.mark.promise("R14", "exported ONNX scores as the networks, no decision flips")

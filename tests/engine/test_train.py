@@ -295,7 +295,9 @@ def test_claim_names_the_facts_that_differ(tmp_path):
 
 def test_facts_that_are_missing_or_damaged(tmp_path):
     claim(tmp_path, CONFIG)
-    for content in ("{", "[]", "{}", '{"num_train": "209", "digest": ""}', '{"num_train": 209}'):
+    level = '{"num_train": 209, "digest": "", "white_level": "4095"}'
+    wrong = ("{", "[]", "{}", '{"num_train": "209", "digest": ""}', '{"num_train": 209}', level)
+    for content in wrong:
         (tmp_path / "facts.json").write_text(content)
         with pytest.raises(ValueError, match="facts.json is damaged .*: restore it or choose"):
             claim(tmp_path, CONFIG)

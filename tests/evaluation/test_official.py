@@ -13,7 +13,7 @@ import sys
 import numpy as np
 import pytest
 import tifffile
-from PIL import Image
+from PIL import Image, ImageOps
 from sklearn.metrics import roc_auc_score
 from test_metrics import brute_force_au_pro
 
@@ -23,6 +23,7 @@ DEFECTS = ["good", "good", "hole", "cut", "cut"]
 PATHS = [f"test/{defect}/{i:03}.png" for i, defect in enumerate(DEFECTS)]
 LABELS = np.array([0, 0, 1, 1, 1])
 SIZES = np.array([(36, 48)] * 5)
+UPRIGHT = np.zeros(5, np.int64)
 
 
 def example():
@@ -36,9 +37,15 @@ def example():
     return masks, maps
 
 
-def written(workdir, maps):
+def written(workdir, maps, sizes=SIZES, orientations=UPRIGHT):
     return official.write_maps(
-        str(workdir), "bottle", paths=PATHS, defects=DEFECTS, maps=maps, sizes=SIZES
+        str(workdir),
+        "bottle",
+        paths=PATHS,
+        defects=DEFECTS,
+        maps=maps,
+        sizes=sizes,
+        orientations=orientations,
     )
 
 
@@ -53,6 +60,19 @@ def test_the_files_are_what_the_script_reads(tmp_path):
         found = tifffile.imread(f"{folder}/bottle/{path[:-4]}.tiff")
         assert found.dtype == np.float32 and np.isfinite(found).all()
         assert (found == np.asarray(Image.fromarray(values).resize((48, 36), 2))).all()
+
+
+def test_maps_lie_as_the_masks_are_stored(tmp_path):
+    """The script knows no EXIF orientation; Pillow turns what is written back to what is seen."""
+    _, maps = example()
+    tags = np.array([8, 1, 6, 5, 3])
+    folder = written(tmp_path, maps, orientations=tags)
+    for path, values, tag in zip(PATHS, maps, tags.tolist(), strict=True):
+        stored = Image.open(f"{folder}/bottle/{path[:-4]}.tiff")
+        assert stored.size == ((36, 48) if tag > 4 else (48, 36))
+        stored.getexif()[0x0112] = tag
+        seen = np.asarray(ImageOps.exif_transpose(stored))
+        np.testing.assert_array_equal(seen, Image.fromarray(values).resize((48, 36), 2))
 
 
 def test_maps_of_an_earlier_evaluation_go(tmp_path):
@@ -81,6 +101,7 @@ def test_names_that_cannot_be_written(tmp_path, path, defect, reason):
             defects=defects,
             maps=example()[1],
             sizes=SIZES,
+            orientations=UPRIGHT,
         )
     assert not list(tmp_path.iterdir())
 

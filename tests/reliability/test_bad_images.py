@@ -151,7 +151,7 @@ def assert_read(root, path, expected):
     report = check(root)
     assert report.problems == []
     assert len(report.images) == 4
-    photo = photos.read_photo(str(path), SIZE)
+    photo = photos.read_photo(str(path), SIZE, images.Reading(images.FULL))
     assert photo.reason == "" and photo.size == expected.shape[:2]
     assert np.abs(photo.shown - expected).max() <= 1  # as different roundings of inks are
 

@@ -173,6 +173,7 @@ def test_maps_never_replace_a_folder_elsewhere(category, tmp_path, tries):
                 defects=["good"],
                 maps=one,
                 sizes=np.array([[8, 8]]),
+                orientations=np.array([0]),
             )
         assert kept.exists() and list(tmp_path.iterdir()) == [kept]
 

@@ -71,6 +71,7 @@ def write_run(
     files.write_json(str(folder / "config.json"), config)
     sources = {"train": {"train/good/0.png": "a" * 64}, "calibration": {}, "test": {}}
     files.write_json(str(folder / "sources.json"), sources)
+    files.write_json(str(folder / "facts.json"), {"num_train": 1, "digest": "a" * 64})
     results = {
         "method": name,
         "category": category,

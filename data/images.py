@@ -127,11 +127,8 @@ def white_level_of(largest: Iterable[int | None]) -> int | None:
 
 def white_level_line(white_level: int, *, found: bool) -> str:
     """What is done to images of 16 bits, in one line."""
-    source = "found by the largest value of the training images" if found else "set"
-    return (
-        f"Images of 16 bits are scaled from 0 to their white level {white_level}, which was "
-        f"{source} (data.white_level)."
-    )
+    source = ", found by the largest value of the training images" if found else ""
+    return f"Images of 16 bits are scaled from 0 to data.white_level, {white_level}{source}."
 
 
 def above_white(largest: int | None, white_level: int | None) -> str:

@@ -33,8 +33,7 @@ FULL = 65535  # the white level of 16 bits that use their whole range
 _DARKEST_WHITE = 255  # no camera has fewer than 8 bits
 _LARGE_SHRINK, _UNEVEN = 8, 2
 # Of 16-bit colours Pillow keeps the upper bytes; with the other byte order it keeps the lower ones.
-_NATIVE = "L" if sys.byteorder == "little" else "B"
-_LOWER = {"L": "B", "B": "L", "N": "B" if _NATIVE == "L" else "L"}
+_LOWER = {"L": "B", "B": "L", "N": "B" if sys.byteorder == "little" else "L"}
 _T = TypeVar("_T")
 
 # Pillow warns of odd metadata, which says nothing about the pixels. Not in a `catch_warnings` round
@@ -128,11 +127,8 @@ def white_level_of(largest: Iterable[int | None]) -> int | None:
 
 def white_level_line(white_level: int, *, found: bool) -> str:
     """What is done to images of 16 bits, in one line."""
-    source = "found by the largest value of the training images" if found else "set"
-    return (
-        f"Images of 16 bits are scaled from 0 to their white level {white_level}, which was "
-        f"{source} (data.white_level)."
-    )
+    source = ", found by the largest value of the training images" if found else ""
+    return f"Images of 16 bits are scaled from 0 to data.white_level, {white_level}{source}."
 
 
 def above_white(largest: int | None, white_level: int | None) -> str:
@@ -373,11 +369,15 @@ def _values(image: Image.Image, tiles: Sequence[Any], data: bytes) -> np.ndarray
     if codec == "ppm" and (highest := arguments[1]) > 255:
         shape = (image.height, image.width, 3)
         values = np.frombuffer(data, ">u2", image.height * image.width * 3, offset).reshape(shape)
-        return ((values.astype(np.uint32) * FULL + highest // 2) // highest).astype(np.uint16)
+        values = np.minimum(values, highest).astype(np.uint32)  # as Pillow does in grey
+        return ((values * FULL + highest // 2) // highest).astype(np.uint16)
     if rawmode == "LA;16B":  # four bytes a pixel, the first two of them grey
         pairs = np.asarray(_decoded_as("RGBA", tiles, data))
         return _joined(pairs[..., 0], pairs[..., 1])
-    if getattr(image, "tag_v2", {}).get(284) == 2 and _bits(image) > 8:
+    if (
+        getattr(image, "tag_v2", {}).get(ExifTags.Base.PlanarConfiguration) == 2
+        and _bits(image) > 8
+    ):
         raise ValueError("colours of 16 bits in planes of their own: save them pixel by pixel")
     colours, _, order = str(rawmode).partition(";16")
     if colours not in ("RGB", "RGBA", "RGBX") or order not in _LOWER:

@@ -80,7 +80,7 @@ def test_a_photo_of_12_bits_is_scaled_as_in_training(workdir, parts, tmp_path, c
     save(tmp_path / "new/glaring.png", values)
     _, rows = predicted(workdir, tmp_path / "new")
     said = capsys.readouterr().out
-    assert "Images of 16 bits are scaled from 0 to their white level 4095, which was found" in said
+    assert "Images of 16 bits are scaled from 0 to data.white_level, 4095, found by the" in said
     score = commands.restore_scorer(str(workdir))
     for index, image in enumerate(grey):
         level = np.rint(np.rint(image / 255 * 4095) / 4095 * 255).astype(np.uint8)

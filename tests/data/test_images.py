@@ -410,6 +410,16 @@ def test_16_bits_are_scaled_from_the_white_level(tmp_path, kind, shape, level):
     assert read.largest == (level or 65535) == values.max()
 
 
+@pytest.mark.parametrize("kind", [5, 6])
+def test_ppm_says_itself_what_is_white(tmp_path, kind):
+    values = np.random.default_rng(0).integers(0, 4200, (9, 12, 3 if kind == 6 else 1))
+    head = b"P%d 12 9 4095\n" % kind
+    (tmp_path / "x.ppm").write_bytes(head + values.astype(">u2").tobytes())
+    read = images.read_raster(tmp_path / "x.ppm")
+    assert read.largest == 65535
+    assert np.abs(read.pixels - np.minimum(values, 4095) / 4095 * 255).max() < 0.51
+
+
 def test_what_is_above_the_white_level_is_cut_off_and_said(tmp_path):
     values = np.full((9, 12), 700, np.uint16)
     values[0, 0] = 3000

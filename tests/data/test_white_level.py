@@ -184,15 +184,15 @@ def findings(folder, **options):
 
 def test_check_says_the_level_and_what_is_above_it(folder):
     found, warnings = findings(folder)
-    expected = "Images of 16 bits are scaled from 0 to their white level {}, which was {} "
-    assert expected.format(4095, "found by the largest value of the training images") in found
+    expected = "Images of 16 bits are scaled from 0 to data.white_level, {}{}"
+    assert expected.format(4095, ", found by the largest value of the training images.") in found
     assert warnings == []
     found, (warning,) = findings(folder, white_level=1023)
-    assert expected.format(1023, "set") in found
+    assert expected.format(1023, ".") in found
     assert warning.startswith("2 images do not fit the white level: train/good/5.png: values up to")
     load(folder)
     copy = check_data("part", decoded_copy(folder), SIZE, calibration=0.25, seed=0)
-    assert expected.format(4095, "found by the") in "\n".join(copy.findings)
+    assert expected.format(4095, ", found by the") in "\n".join(copy.findings)
 
 
 def test_check_says_nothing_of_levels_where_there_are_8_bits(tmp_path):

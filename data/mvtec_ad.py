@@ -23,7 +23,7 @@ from absl import logging
 from PIL import Image
 
 from data.images import Inspected, Reading, inspect, refuse_bad_files, white_level_of
-from data.scan import CATEGORIES, HOMEPAGE, LICENCE, Files, Sample, digest, scan_layout, sums
+from data.scan import CATEGORIES, HOMEPAGE, LICENCE, Files, Sample, digest, scan_layout, sums_of
 from data.streaming import leave_accelerators
 
 _Sound = tuple[Sample, np.ndarray, np.ndarray | None]  # with its image and its mask
@@ -157,7 +157,7 @@ class MvtecAd(tfds.core.GeneratorBasedBuilder):
 
 def _digest(files: Files, *sum_of: Callable[[Path], str]) -> str:
     samples = [*files.train, *files.test]
-    return digest([sample.name for sample in samples], sums(samples, *sum_of))
+    return digest([sample.name for sample in samples], sums_of(samples, *sum_of))
 
 
 def _inspected(files: Files) -> Iterator[tuple[Sample, Inspected]]:

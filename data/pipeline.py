@@ -261,7 +261,7 @@ def _images(samples: Sequence[Sample], store: _Store, part: slice) -> Images:
         [],
         store.sizes[part],
         store.orientations[part],
-        scan.sums(samples, store.sums.__getitem__),
+        scan.sums_of(samples, store.sums.__getitem__),
     )
 
 
@@ -326,7 +326,7 @@ def _are(images: Decoded, files: Files, reading: Reading) -> bool:
         if part.paths != [sample.name for sample in samples]:
             return False
         try:
-            if part.sums != scan.sums(samples, partial(sha256_of_image, reading=reading)):
+            if part.sums != scan.sums_of(samples, partial(sha256_of_image, reading=reading)):
                 return False
         except ValueError:  # decoding says which file, and why
             return False

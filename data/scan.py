@@ -1,4 +1,4 @@
-"""Which image files there are, and what is wrong with where they lie; `sums` alone opens them.
+"""Which image files there are, and what is wrong with where they lie; `sums_of` alone opens them.
 
 The layout of MVTec AD, of which every category is a folder:
 
@@ -92,7 +92,9 @@ def require_sound(survey: Survey) -> Files:
     return survey.files
 
 
-def sums(samples: Sequence[Sample], sum_of: Callable[[Path], str] = sha256_of_image) -> list[str]:
+def sums_of(
+    samples: Sequence[Sample], sum_of: Callable[[Path], str] = sha256_of_image
+) -> list[str]:
     """SHA-256, in hex, of each image's file, or of that sum and its mask's where it has a mask.
 
     `sum_of` gives the SHA-256 of a file that was read before; by default each file is read, once,
@@ -110,7 +112,7 @@ def sums(samples: Sequence[Sample], sum_of: Callable[[Path], str] = sha256_of_im
 
 
 def digest(names: Iterable[str], sums: Iterable[str]) -> str:
-    """SHA-256, in hex, of the names of images and of their `sums`."""
+    """SHA-256, in hex, of the names of images and of their `sums_of`."""
     lines = (f"{name}\0{each}\n" for name, each in zip(names, sums, strict=True))
     return hashlib.sha256(os.fsencode("".join(lines))).hexdigest()
 

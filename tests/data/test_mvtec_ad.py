@@ -39,7 +39,7 @@ def examples(builder, split):
 
 def digest_of(folder):
     samples = [sample for part in scan.scan_layout(folder.parent, folder.name) for sample in part]
-    return scan.digest([sample.name for sample in samples], scan.sums(samples))
+    return scan.digest([sample.name for sample in samples], scan.sums_of(samples))
 
 
 def copies(folder):

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
+from PIL import Image
 
 from commands import inputs
 from commands.runs import restore_detector
@@ -17,14 +18,17 @@ from engine import brightness, startup
 from storage.outputs import PREDICTIONS
 
 _BATCH = 32
+_Picture = str | os.PathLike | np.ndarray | Image.Image
 
 
-def restore_scorer(workdir: str) -> Callable[[str | os.PathLike | np.ndarray], Prediction]:
-    """A function that decides on one image: the path of a file, or its pixels.
+def restore_scorer(workdir: str) -> Callable[[_Picture], Prediction]:
+    """A function that decides on one image: the path of a file, its pixels, or what Pillow opened.
 
-    It takes a path, or uint8 [H, W, 3] of any size, as a person sees it, and returns a `Prediction`
-    (deploy/prediction.py): decision, score, threshold, p_value, region, map; it raises ValueError
-    with the reason where the image cannot be read.
+    It takes a path; uint8 [H, W, 3] of any size, red, green and blue, as a person sees it; or a
+    Pillow image, of which EXIF orientation and 16 bits are read as its file's would be. It returns
+    a `Prediction` (deploy/prediction.py): decision, score, threshold, p_value, region, map; it
+    raises ValueError with the reason where the image cannot be read. It must not be used in a
+    process that was forked from this one: docs/data.md.
 
     Raises:
       ValueError, OSError: the workdir is not trained to its end or has no threshold.json.
@@ -33,12 +37,13 @@ def restore_scorer(workdir: str) -> Callable[[str | os.PathLike | np.ndarray], P
     scorer, image_size = detector.scorer(), detector.config.data.image_size
     reading = inputs.reading_of(detector.config, detector.facts)
 
-    def score(image: str | os.PathLike | np.ndarray) -> Prediction:
-        photo = (
-            photos.of_pixels(image, image_size)
-            if isinstance(image, np.ndarray)
-            else photos.read_photo(os.fspath(image), image_size, reading)
-        )
+    def score(image: _Picture) -> Prediction:
+        if isinstance(image, np.ndarray):
+            photo = photos.of_pixels(image, image_size)
+        elif isinstance(image, Image.Image):
+            photo = photos.of_image(image, image_size, reading)
+        else:
+            photo = photos.read_photo(os.fspath(image), image_size, reading)
         if photo.pixels is None:
             raise ValueError(f"{photo.path}: {photo.reason}")
         return prediction.decide_on(scorer, [photo], detector.threshold, 1)[0]

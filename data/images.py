@@ -95,6 +95,17 @@ def read_raster(path: Path, reading: Reading = PLAIN) -> Raster:
     return _try(read, path)
 
 
+def raster_of(image: Image.Image, reading: Reading = PLAIN) -> Raster:
+    """As `read_raster`, of what Pillow has opened, which stays as it is.
+
+    Raises:
+      ValueError: it has less than 8 pixels a side, or floating-point ones.
+    """
+    image = image.copy()
+    values = np.asarray(image) if image.mode.startswith("I") else None
+    return _raster(_File(image, values, _orientation(image), False, False), reading)
+
+
 def read_image(path: Path, reading: Reading = PLAIN) -> np.ndarray:
     """The pixels of `read_raster`, uint8 [H, W, 3], H and W at least 8; raises as it does."""
     pixels = read_raster(path, reading).pixels
@@ -113,6 +124,14 @@ def read_mask(path: Path) -> np.ndarray:
       ValueError: one line with the file and the reason, whatever is wrong with it.
     """
     return _try(lambda path: _mask(_decode(_bytes(path, PLAIN), PLAIN))[0], path)
+
+
+def require_side(height: int, width: int) -> None:
+    """Raises ValueError for a picture of which a side has less than 8 pixels."""
+    if min(height, width) < _SHORTEST_SIDE:
+        raise ValueError(
+            f"{width}x{height} px: too small, an image has sides of at least {_SHORTEST_SIDE} px"
+        )
 
 
 def white_level_of(largest: Iterable[int | None]) -> int | None:
@@ -418,11 +437,7 @@ def _unreadable(data: bytes) -> str:
 
 def _raster(file: _File, reading: Reading) -> Raster:
     image, values = file.image, file.values
-    if min(image.size) < _SHORTEST_SIDE:
-        raise ValueError(
-            f"{image.width}x{image.height} px: too small, an image has sides of at least "
-            f"{_SHORTEST_SIDE} px"
-        )
+    require_side(image.height, image.width)
     if image.mode == "F":
         raise ValueError("floating-point pixels have no fixed range, save 8 or 16 bits")
     largest = None if values is None else _largest(values)

@@ -14,14 +14,18 @@ from typing import NamedTuple
 
 import numpy as np
 from absl import logging
+from PIL import Image
 
 from data.images import (
     KINDS,
     PLAIN,
+    Raster,
     Reading,
     above_white,
     one_line,
+    raster_of,
     read_raster,
+    require_side,
     resize,
     shrink,
 )
@@ -84,24 +88,39 @@ def read_photo(path: str, image_size: int, reading: Reading = PLAIN) -> Photo:
     """
     where = Path(path)
     try:
-        pixels, _, _, largest = read_raster(where, reading)
-        if pixels is None:
-            raise ValueError("16 bits, of which the white level is not known")
-        odd = above_white(largest, reading.white_level)
-        return of_pixels(pixels, image_size)._replace(path=path, reason=odd)
+        return _of_raster(read_raster(where, reading), image_size, reading)._replace(path=path)
     except Exception as error:  # such as too little memory
         reason = " ".join(str(error).removeprefix(f"{one_line(where)}: ").split())
         return Photo(path, None, None, (0, 0), reason or type(error).__name__)
 
 
-def of_pixels(image: np.ndarray, image_size: int) -> Photo:
-    """A photo that is in memory: uint8 [H, W, 3].
+def of_image(image: Image.Image, image_size: int, reading: Reading = PLAIN) -> Photo:
+    """A photo that Pillow has opened, read as its file would be.
 
     Raises:
-      ValueError: it is no such array.
+      ValueError: it has less than 8 pixels a side, or floating-point ones.
+    """
+    return _of_raster(raster_of(image, reading), image_size, reading)
+
+
+def _of_raster(raster: Raster, image_size: int, reading: Reading) -> Photo:
+    if raster.pixels is None:
+        raise ValueError("16 bits, of which the white level is not known")
+    odd = above_white(raster.largest, reading.white_level)
+    return of_pixels(raster.pixels, image_size)._replace(reason=odd)
+
+
+def of_pixels(image: np.ndarray, image_size: int) -> Photo:
+    """A photo that is in memory: uint8 [H, W, 3], red, green and blue, as a person sees it.
+
+    Raises:
+      ValueError: it is no such array, or has less than 8 pixels a side.
     """
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
-        raise ValueError(f"{image.dtype} {list(image.shape)} is no image: give uint8 [H, W, 3]")
+        raise ValueError(
+            f"{image.dtype} {list(image.shape)} is no image: give uint8 [H, W, 3], RGB"
+        )
+    require_side(*image.shape[:2])
     return Photo("", resize(image, image_size), shrink(image, _SHOWN), image.shape[:2], "")
 
 

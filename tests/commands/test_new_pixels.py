@@ -38,7 +38,7 @@ def predicted(workdir, photos):
     """File name -> row."""
     output = workdir.parent / "output"
     unreadable = commands.predict(str(workdir), str(photos), str(output))
-    with open(output / "predictions.csv", newline="", encoding="utf-8") as file:
+    with open(output / "predictions.csv", newline="", encoding="utf-8-sig") as file:
         rows = {Path(row["path"]).name: row for row in csv.DictReader(file)}
     assert unreadable == sum(row["decision"] == "unreadable" for row in rows.values())
     return output, rows

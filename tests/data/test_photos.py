@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from trees import picture, save
+from trees import oriented, picture, save
 
 from data import images, photos, pipeline
 
@@ -284,3 +284,25 @@ def test_an_array_that_is_no_picture(shape):
         photos.of_pixels(np.zeros(shape, np.uint8), 16)
     with pytest.raises(ValueError, match="float64"):
         photos.of_pixels(np.zeros((30, 20, 3)), 16)
+
+
+@pytest.mark.parametrize("form", ["png", "jpg", "tif", "webp"])
+@pytest.mark.parametrize("orientation", [1, 3, 6, 8])
+def test_what_pillow_has_opened_is_read_as_its_file(tmp_path, form, orientation):
+    path = save(tmp_path / f"a.{form}", picture(1), exif=oriented(orientation))
+    with Image.open(path) as image:
+        opened = photos.of_image(image, 16)
+        again = photos.of_image(image, 16)
+    expected = photos.read_photo(str(path), 16)
+    for photo in (opened, again):
+        np.testing.assert_array_equal(photo.pixels, expected.pixels)
+        assert photo.size == expected.size
+
+
+def test_16_bits_of_pillow_are_scaled_and_small_ones_refused():
+    deep = Image.fromarray(np.full((9, 9), 1023, np.uint16))
+    assert photos.of_image(deep, 8, images.Reading(1023)).pixels.min() == 255
+    for small in (Image.new("L", (3, 9)), np.zeros((3, 3, 3), np.uint8)):
+        read = photos.of_pixels if isinstance(small, np.ndarray) else photos.of_image
+        with pytest.raises(ValueError, match="too small"):
+            read(small, 16)

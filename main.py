@@ -18,9 +18,10 @@ import errno
 import logging as python_logging
 import os
 import re
+import runpy
 import sys
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import Any
 
 # TensorFlow reads these when it is imported, and else begins every run with lines about itself.
@@ -37,6 +38,7 @@ from ml_collections import FrozenConfigDict, config_flags
 
 import commands
 from engine import hosts, parallel, preemption
+from engine.faults import fault_of_a_device
 from engine.workdir import hold, read_config
 
 _CONFIG = config_flags.DEFINE_config_file(
@@ -171,7 +173,7 @@ def _held(workdir: str) -> AbstractContextManager[None]:
 def main(argv: list[str]) -> None:
     """Runs what the flags say; an expected error ends it with one line and exit code 1."""
     if len(argv) > 1:
-        raise app.UsageError(f"unexpected argument {argv[1]!r}: flags begin with --")
+        sys.exit(f"error: {_unexpected(argv[1:])}")
     logging.get_absl_handler().addFilter(_worth_reading)
     sys.unraisablehook = _ended_nothing
     startup.prepare()
@@ -193,11 +195,16 @@ def main(argv: list[str]) -> None:
         remedy = f": free space in {place}, the same command goes on" if full else ""
         print(f"error: {_one_line(error)}{remedy}", file=sys.stderr)
         code = 1
-    except jax.errors.JaxRuntimeError as error:
-        if parallel.process()[1] == 1:
+    except (RuntimeError, AssertionError, MemoryError) as error:
+        line = fault_of_a_device(error)
+        if line:
+            line = f"error: {_printable(line)}"
+        elif isinstance(error, jax.errors.JaxRuntimeError) and parallel.process()[1] > 1:
+            line = f"{hosts.LOST} ({_one_line(error)[:200]})"
+        else:
             raise
         logging.debug("The traceback of the error below:", exc_info=True)
-        print(f"{hosts.LOST} ({_one_line(error)[:200]})", file=sys.stderr)
+        print(line, file=sys.stderr)
         code = 1
     leave(code)
 
@@ -225,17 +232,29 @@ def _worth_reading(record: python_logging.LogRecord) -> bool:
 
 
 def _one_line(error: Exception) -> str:
-    """What an error says, without the line breaks and quotes of errors within errors.
+    """What an error says, without line breaks."""
+    # A KeyError shows what is missing as Python code has it.
+    text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
+    return _printable(" ".join(text.replace("\\n", " ").split()))
 
-    Nor with what a terminal would obey: file names may hold anything.
-    """
-    text = str(error).replace("\\n", " ").replace("\\'", "'")
-    text = " ".join(text.split()).strip("'\"")
+
+def _printable(text: str) -> str:
+    """Without what a terminal would obey: file names may hold anything."""
     return "".join(letter if letter.isprintable() else "?" for letter in text)
 
 
+def _unexpected(arguments: Sequence[str]) -> str:
+    """Why arguments that are no flags are refused: a shell may have made them of a pattern."""
+    if _IMAGES.value and os.path.exists(arguments[0]):
+        return (
+            f"the shell has put {len(arguments) + 1} files in the place of a pattern: put it in "
+            "quotes, such as --images='*.png'"
+        )
+    return f"unexpected argument {_printable(arguments[0])!r}: flags begin with --"
+
+
 def _parse_flags(argv: list[str]) -> list[str]:
-    """absl's parser, but for what it lets a missing config or a misspelt field of one end in.
+    """absl's parser, but for what it lets --help, wrong values and unknown fields end in.
 
     Fields of a config without a config are fields of the workdir's.
     """
@@ -243,13 +262,29 @@ def _parse_flags(argv: list[str]) -> list[str]:
     for name in ("-config", "-workdir"):
         known.add_argument(name, f"-{name}")
     given, others = known.parse_known_args(argv[1:])
-    if not given.config and any(re.match("--?config[.]", argument) for argument in others):
+    if {"--help", "-help", "-h", "--helpshort"} & set(others):
+        app.usage(shorthelp=True, writeto_stdout=True, exitcode=0)
+    fields = [match[1] for each in others if (match := re.match("--?config[.]([^=]+)", each))]
+    if fields and not given.config:
         here = os.path.dirname(os.path.abspath(__file__))
-        argv = [argv[0], f"--config={here}/configs/workdir.py:{given.workdir or ''}", *argv[1:]]
+        given.config = f"{here}/configs/workdir.py:{given.workdir or ''}"
+        argv = [argv[0], f"--config={given.config}", *argv[1:]]
     try:
-        return app.parse_flags_with_usage(argv)
-    except (AttributeError, KeyError, TypeError, ValueError, OSError) as error:
+        return flags.FLAGS(argv)
+    except (AttributeError, KeyError) as error:
+        sys.exit(f"error: {_unknown_field(given.config, fields) or _one_line(error)}")
+    except (TypeError, ValueError, OSError, flags.Error) as error:
         sys.exit(f"error: {_one_line(error)}")
+
+
+def _unknown_field(config: str, fields: Sequence[str]) -> str:
+    """Which of the fields that are set the config has not, and what may be meant; or ''."""
+    path, _, argument = config.partition(":")
+    with suppress(Exception):  # what is wrong with the file itself is said otherwise
+        content = runpy.run_path(path)["get_config"](*([argument] if argument else []))
+        reasons = (commands.unknown_field(content, field) for field in fields)
+        return next((f"--config.{reason}" for reason in reasons if reason), "")
+    return ""
 
 
 if __name__ == "__main__":

@@ -4,12 +4,19 @@ from functools import partial
 from typing import Any
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 
 from ae_jax.losses import reconstruct
 from engine.make import make
-from engine.method import Method, Stage, descend, init_state, num_updates
+from engine.method import (
+    Method,
+    Stage,
+    descend,
+    init_state,
+    num_updates,
+    refuse_size,
+    shapes_of,
+)
 
 
 def build(config: Any, num_train: int) -> Method:
@@ -31,20 +38,16 @@ def build(config: Any, num_train: int) -> Method:
 
 def require_fitting(network: nn.Module, side: int) -> None:
     """Raises ValueError where the network does not reconstruct images of `side` pixels."""
-    image = jax.ShapeDtypeStruct((1, side, side, 3), jnp.float32)
-    try:
-        output, _ = jax.eval_shape(network.init_with_output, jax.random.key(0), image)
-        height, width = output.reconstructions.shape[1:3]
-    except (ZeroDivisionError, TypeError, ValueError) as error:
-        raise ValueError(
-            f"{type(network).__name__} does not take images of {side} px ({error}): change "
-            "data.image_size, data.crop or the network"
-        ) from error
-    if (height, width) != (side, side):
-        raise ValueError(
-            f"{type(network).__name__} makes {height} px of {side} px: choose data.image_size, or "
-            f"data.crop, of {height or 'more'} px"
-        )
+    name = type(network).__name__
+
+    def problem_of(side: int) -> str:
+        try:
+            height, width = shapes_of(network, (1, side, side, 3)).reconstructions.shape[1:3]
+        except (ZeroDivisionError, TypeError, ValueError) as error:
+            return f"{name} does not take images of {side} px ({error})"
+        return "" if height == width == side else f"{name} makes {height} px of {side} px"
+
+    refuse_size(side, problem_of)
 
 
 def steps_of(section: Any, num_train: int) -> int:
@@ -61,10 +64,9 @@ def _stage(config: Any, num_train: int, network: nn.Module, side: int) -> Stage:
     optimizer = make(section.optimizer)
     step = partial(descend, make(section.loss, network), optimizer, "autoencoder")
     num_steps = steps_of(section, num_train)
-    image = jnp.zeros((1, side, side, 3))
 
     def init(rng, variables):
-        network_variables = network.init(rng, image)
+        network_variables = network.init(rng, jnp.zeros((1, side, side, 3)))
         return init_state({"autoencoder": network_variables}, {"autoencoder": optimizer})
 
     def pictures(variables, images):

@@ -95,10 +95,9 @@ def _averaged(variables: Variables) -> Variables:
 
 def _stage(config: Any, num_train: int, network: nn.Module, corrupt: CorruptFn, side: int) -> Stage:
     """All that there is learns together."""
-    image = jnp.zeros((1, side, side, 3))
 
     def start(rng: jax.Array, variables: Variables) -> Variables:
-        return {"autoencoder": network.init(rng, image)}
+        return {"autoencoder": network.init(rng, jnp.zeros((1, side, side, 3)))}
 
     return _trained(
         "autoencoder", "averaged", config.training, num_train, network, corrupt, side, start
@@ -109,9 +108,9 @@ def _head_stage(
     config: Any, num_train: int, network: Restorer, corrupt: CorruptFn, side: int
 ) -> Stage:
     """The head alone learns, from what the averaged autoencoder of the first stage restores."""
-    image = jnp.zeros((1, side, side, 3))
 
     def start(rng: jax.Array, variables: Variables) -> Variables:
+        image = jnp.zeros((1, side, side, 3))
         return {**variables, "head": network.head.init(rng, image, image)}
 
     return _trained(

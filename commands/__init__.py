@@ -10,6 +10,7 @@ from commands.evaluate import evaluate
 from commands.export import export
 from commands.inputs import located
 from commands.predict import predict, restore_scorer
+from commands.settings import unknown_field
 from commands.train import train
 from commands.tune import tune
 
@@ -23,4 +24,5 @@ __all__ = [
     "restore_scorer",
     "train",
     "tune",
+    "unknown_field",
 ]

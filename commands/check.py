@@ -17,6 +17,7 @@ from data.check import CALIBRATION, TRAINED, check_data
 from data.images import MOST_PIXELS, PLAIN, one_line
 from engine import brightness
 from engine.make import resolve
+from engine.workdir import Facts
 from evaluation import threshold
 
 _MANY, _FIRST = 10, 3  # of more problems than the former that are alike, so many are said
@@ -38,14 +39,15 @@ def check(config: ConfigDict, workdir: str) -> int:
       ValueError, OSError: there is no such data set, or a folder cannot be listed.
     """
     config = inputs.located(config, workdir)
-    problems = []
+    problems, trained_on = [], 1
     if config.data.category == "demo" and not (workdir and os.path.isdir(config.data.root)):
         print("The images of 'demo' are made when a run starts: there are none to check.")
     else:
-        problems += _check_images(config)
+        found, trained_on = _check_images(config)
+        problems += found
     if config.data.brightness:
         print(brightness.correction(None))
-    problems += _config_problems(config)
+    problems += _config_problems(config, trained_on)
     for problem in _first_of_each_kind(problems):
         print(f"problem: {problem}")
     print(
@@ -56,8 +58,12 @@ def check(config: ConfigDict, workdir: str) -> int:
     return len(problems)
 
 
-def _check_images(config: ConfigDict) -> list[str]:
-    """Prints what `check_data` finds, but for the problems, which it returns."""
+def _check_images(config: ConfigDict) -> tuple[list[str], int]:
+    """Prints what `check_data` finds, but for the problems.
+
+    Returns:
+      The problems, and how many images are trained on, at least one.
+    """
     report = check_data(
         config.data.category,
         config.data.root,
@@ -87,7 +93,7 @@ def _check_images(config: ConfigDict) -> list[str]:
         problems.append(one_line(error))
     for warning in warnings:
         print(f"warning: {warning}")
-    return problems
+    return problems, max(good - count, 1)
 
 
 def _first_of_each_kind(problems: Sequence[str]) -> Iterator[str]:
@@ -103,14 +109,15 @@ def _first_of_each_kind(problems: Sequence[str]) -> Iterator[str]:
             yield f"and {len(same) - len(shown)} more such, {len(same)} in all"
 
 
-def _config_problems(config: ConfigDict) -> list[str]:
-    """What else training would refuse, so far as no network need be made to know it."""
+def _config_problems(config: ConfigDict, trained_on: int) -> list[str]:
+    """What else training would refuse, of `trained_on` images, so far as no device need compute."""
     size = config.data.image_size
     blank = np.broadcast_to(np.uint8(0), (1, size, size, 3))
     attempts = [
         *(partial(resolve, name) for name in _named(config.to_dict())),
         partial(pipeline.train_draws, blank, **inputs.augmentation(config)),
         partial(inputs.load_textures, config, PLAIN),
+        partial(inputs.method_of, config, Facts(trained_on, "")),
     ]
     problems = []
     for attempt in attempts:
@@ -118,7 +125,7 @@ def _config_problems(config: ConfigDict) -> list[str]:
             attempt()
         except (ValueError, OSError) as error:
             problems.append(one_line(error))
-    return problems
+    return list(dict.fromkeys(problems))
 
 
 def _named(section: dict[str, Any]) -> Iterator[str]:

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict, FrozenConfigDict
 
+from commands.settings import require_legal
 from data import demo, pipeline, scan, textures
 from data.images import MOST_PIXELS, Reading
 from engine import batches, hosts
@@ -22,8 +23,10 @@ def located(config: ConfigDict, workdir: str) -> FrozenConfigDict:
     So a workdir's config says where the images lie, wherever a later command is given.
 
     Raises:
-      ValueError: the workdir, unless it is '', lies among the images.
+      ValueError: a field holds what it may not (commands/settings.py), or the workdir, unless it is
+        '', lies among the images.
     """
+    require_legal(config)
     settings = ConfigDict(config.to_dict())
     if settings.data.category == "demo":
         settings.data.root = settings.data.prepared = os.path.join(workdir, "data")

@@ -12,7 +12,7 @@ from commands import inputs
 from commands.evaluate import evaluate_run, require_judgement
 from commands.runs import FREE, refuse_changed
 from data import pipeline
-from engine import hosts, parallel
+from engine import checkpoint, hosts, parallel
 from engine.method import Method
 from engine.sources import Sources, read_sources, write_sources
 from engine.train import Every, require_divisible, train_stages
@@ -86,5 +86,5 @@ def _bind(
         taken = reuse_stages(source, workdir, stages, settings, facts, free=free, main=main_process)
         logging.info("Stages taken over from %s: %s.", source, ", ".join(taken) or "none")
     claim(workdir, settings, facts, free=FREE, main=main_process)
-    if main_process and read_sources(workdir) is None:
+    if main_process and not (checkpoint.exist(workdir) and read_sources(workdir)):
         write_sources(workdir, images)

@@ -137,6 +137,13 @@ def folder_of(workdir: str, stage: str) -> epath.Path:
     return epath.Path(workdir).resolve() / CHECKPOINTS / stage
 
 
+def exist(workdir: str) -> bool:
+    """Whether a stage has saved a step, whole or damaged."""
+    folder = epath.Path(workdir).resolve() / CHECKPOINTS
+    stages = folder.iterdir() if folder.exists() else ()
+    return any(_is_step(path.name) for stage in stages for path in stage.iterdir())
+
+
 def newest_step(workdir: str, stage: str) -> int | None:
     """The step of the stage's newest whole checkpoint; None if there never was one.
 

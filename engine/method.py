@@ -9,11 +9,14 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import flax
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import optax
 
 from engine import parallel
+
+_SEARCHED = 65  # pixels about a size within which others are looked for
 
 Variables = Mapping[str, Mapping[str, Any]]
 """Network -> collections ('params', 'batch_stats'), as Flax's `init` gives them."""
@@ -101,6 +104,30 @@ class Method(NamedTuple):
 def num_updates(epochs: int, num_images: int, batch_size: int) -> int:
     """Batches in `epochs` passes over `num_images`, the last batch of a pass rounded up."""
     return epochs * -(-num_images // batch_size)
+
+
+def refuse_size(side: int, problem_of: Callable[[int], str]) -> None:
+    """Raises ValueError where networks do not take images of `side` pixels, with the nearest sizes.
+
+    `problem_of(side)` says what is wrong with a size, or ''.
+    """
+    if not (problem := problem_of(side)):
+        return
+    ranges = range(side - 1, max(side - _SEARCHED, 7), -1), range(side + 1, side + _SEARCHED)
+    near = [next((size for size in sizes if not problem_of(size)), 0) for sizes in ranges]
+    sizes = " or ".join(str(size) for size in near if size)
+    way_out = f"choose {sizes} px for data.image_size, or data.crop" if sizes else "change these"
+    raise ValueError(f"{problem}: {way_out}")
+
+
+def shapes_of(network: nn.Module, *arguments: tuple[int, ...]) -> Any:
+    """What a network gives of float32 arrays of these shapes, without computing: ShapeDtypeStructs.
+
+    No device is started. The errors are those of the network.
+    """
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    arrays = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in arguments]
+    return jax.eval_shape(network.init_with_output, key, *arrays)[0]
 
 
 def init_state(

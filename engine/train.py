@@ -16,9 +16,11 @@ from engine.checkpoint import Checkpoints
 from engine.log import TrainingLog
 from engine.method import Method, Stage, TrainState, Variables
 
+_LARGEST_GROUP = 100  # steps of a dispatch, where nothing happens between them
+
 
 class Every(NamedTuple):
-    """How many steps lie between two of each."""
+    """How many steps lie between two of each; 0: it happens at a stage's last step alone."""
 
     log: int
     save: int
@@ -27,7 +29,7 @@ class Every(NamedTuple):
 
 def due(step: int, every: int, last: int) -> bool:
     """Whether something that happens every `every` steps, and at the last, happens at `step`."""
-    return step % every == 0 or step == last
+    return step == last or (every > 0 and step % every == 0)
 
 
 def dispatches(first: int, last: int, every: Every, *, grouped: bool) -> Iterator[tuple[int, int]]:
@@ -37,7 +39,8 @@ def dispatches(first: int, last: int, every: Every, *, grouped: bool) -> Iterato
     large (not `grouped`). Elsewhere as many as lie between two events of `every`, so that each
     event still meets its step; what does not fill a group goes step by step.
     """
-    group = math.gcd(*every) if grouped and not parallel.on_cpu() else 1
+    together = math.gcd(*every) or _LARGEST_GROUP
+    group = together if grouped and not parallel.on_cpu() else 1
     step = first
     while step < last:
         size = group if step % group == 0 and step + group <= last else 1
@@ -185,7 +188,7 @@ def _finite(stage: str, step: int, metrics: Mapping[str, Any]) -> dict[str, floa
     if wrong:
         raise FloatingPointError(
             f"stage {stage}, step {step}: {', '.join(wrong)}; stopped, the last finite checkpoint "
-            "is kept: lower the learning rate or look at the images"
+            "is kept: train into another workdir with a lower learning rate, or look at the images"
         )
     return values
 

@@ -73,6 +73,8 @@ def claim(
 ) -> None:
     """Binds `workdir` to `config` and `facts`, which it writes into it where `main`.
 
+    It is bound when a stage has saved a step: what has failed before may be corrected.
+
     Args:
       workdir: a folder, made if need be.
       config: nested mapping of JSON values.
@@ -87,7 +89,7 @@ def claim(
     """
     path = os.path.join(workdir, CONFIG_FILE)
     ours = _experiment(config, facts)
-    if os.path.exists(path):
+    if os.path.exists(path) and checkpoint.exist(workdir):
         theirs = _experiment(read_config(workdir), read_facts(workdir))
         if differing := _differences(theirs, ours, free):
             raise ValueError(

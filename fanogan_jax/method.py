@@ -10,7 +10,15 @@ import jax
 import jax.numpy as jnp
 
 from engine.make import make
-from engine.method import Method, Stage, descend, init_state, num_updates
+from engine.method import (
+    Method,
+    Stage,
+    descend,
+    init_state,
+    num_updates,
+    refuse_size,
+    shapes_of,
+)
 from fanogan_jax.losses import reconstruct
 from fanogan_jax.models import Networks
 
@@ -21,15 +29,11 @@ def build(config: Any, num_train: int) -> Method:
     `num_train`, the number of training images, turns epochs into steps.
 
     Raises:
-      ValueError: a section names nothing, what it names does not take its fields, or the epochs
-        are too few for one step.
+      ValueError: a section names nothing, what it names does not take its fields, the networks do
+        not take images of that size, or the epochs are too few for one step.
     """
-    networks = Networks(
-        generator=make(config.generator, config.data.image_size),
-        critic=make(config.critic),
-        encoder=make(config.encoder, config.latent),
-        latent=config.latent,
-    )
+    refuse_size(config.data.image_size, partial(_problem, config))
+    networks = _networks(config, config.data.image_size)
     return Method(
         stages=(
             _gan_stage(config, num_train, networks),
@@ -45,15 +49,39 @@ def build_anogan(config: Any, num_train: int) -> Method:
     Raises:
       ValueError: as `build`.
     """
-    networks = Networks(
-        generator=make(config.generator, config.data.image_size),
-        critic=make(config.critic),
-        encoder=None,
-        latent=config.latent,
-    )
+    refuse_size(config.data.image_size, partial(_problem, config))
+    networks = _networks(config, config.data.image_size)
     return Method(
         stages=(_gan_stage(config, num_train, networks),), score=make(config.score, networks)
     )
+
+
+def _networks(config: Any, side: int) -> Networks:
+    return Networks(
+        generator=make(config.generator, side),
+        critic=make(config.critic),
+        encoder=make(config.encoder, config.latent) if "encoder" in config else None,
+        latent=config.latent,
+    )
+
+
+def _problem(config: Any, side: int) -> str:
+    """What is wrong with images of `side` pixels; '' if nothing."""
+    generator, *others = _networks(config, side)[:3]
+    image = (1, side, side, 3)
+    try:
+        generated = shapes_of(generator, (1, config.latent)).shape
+        for network in filter(None, others):
+            shapes_of(network, image)
+    except (ZeroDivisionError, TypeError, ValueError) as error:
+        return f"the networks do not take images of {side} px ({error})"
+    if generated == image:
+        return ""
+    return f"{type(generator).__name__} makes {generated[1]} px of {side} px"
+
+
+def _blank(config: Any) -> jax.Array:
+    return jnp.zeros((1, config.data.image_size, config.data.image_size, 3))
 
 
 def _num_steps(section: Any, num_images: int, batch_dims: tuple[int, ...]) -> int:
@@ -87,10 +115,9 @@ def _gan_stage(config: Any, num_train: int, networks: Networks) -> Stage:
         section.batch_size,
         num_train,
     )
-    latents = jnp.zeros((1, networks.latent))
-    image = jnp.zeros((1, config.data.image_size, config.data.image_size, 3))
 
     def init(rng, variables):
+        latents, image = jnp.zeros((1, networks.latent)), _blank(config)
         generator_rng, critic_rng = jax.random.split(rng)
         generator = networks.generator.init(generator_rng, latents)
         critic = networks.critic.init(critic_rng, image)
@@ -110,10 +137,9 @@ def _encoder_stage(config: Any, num_train: int, networks: Networks) -> Stage:
     optimizer = make(section.optimizer)
     step = partial(descend, make(section.loss, networks), optimizer, "encoder")
     batch_dims = (section.batch_size,)
-    image = jnp.zeros((1, config.data.image_size, config.data.image_size, 3))
 
     def init(rng, variables):
-        encoder = networks.encoder.init(rng, image)
+        encoder = networks.encoder.init(rng, _blank(config))
         return init_state({**variables, "encoder": encoder}, {"encoder": optimizer})
 
     def pictures(variables, images):

@@ -1,0 +1,204 @@
+"""What each field of a config may hold: all in one place, asked before anything is written.
+
+A field is known by its last name, for a name means one thing in every section. What a section names
+by `fn` of the user's own has fields of its own, which its function judges (engine/make.py).
+"""
+
+import difflib
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from ml_collections import ConfigDict, FrozenConfigDict
+
+_OURS = ("fanogan_jax", "ae_jax", "optax")
+_READ_HERE = ("data", "threshold", "evaluation", "every")  # by commands/, and no field more
+_MOST = 10**9
+
+
+class Rule(NamedTuple):
+    """What a field may hold."""
+
+    text: str  # 'a whole number from 1 to 9', as errors say it
+    holds: Callable[[Any], bool]
+
+
+def _whole(low: int, high: int = _MOST) -> Rule:
+    def holds(value: Any) -> bool:
+        return isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
+
+    return Rule(f"a whole number from {low} to {high}", holds)
+
+
+def _number(low: float, high: float, *, low_too: bool = True, high_too: bool = True) -> Rule:
+    def holds(value: Any) -> bool:
+        if isinstance(value, bool) or not isinstance(value, int | float) or math.isnan(value):
+            return False
+        return low <= value <= high and (low_too or value > low) and (high_too or value < high)
+
+    ends = f"{'[' if low_too else '('}{low:g}, {high:g}{']' if high_too else ')'}"
+    return Rule(f"a number in {ends}", holds)
+
+
+def _one_of(*values: Any) -> Rule:
+    def holds(value: Any) -> bool:
+        return any(type(value) is type(each) and value == each for each in values)
+
+    return Rule(f"one of {', '.join(map(repr, values))}", holds)
+
+
+def _either(one: Rule, other: Rule) -> Rule:
+    return Rule(
+        f"{one.text}, or {other.text}", lambda value: one.holds(value) or other.holds(value)
+    )
+
+
+def _each(rule: Rule, least: int = 1, most: int = 64) -> Rule:
+    """A tuple, or the list that JSON makes of it."""
+
+    def holds(value: Any) -> bool:
+        listed = isinstance(value, tuple | list) and least <= len(value) <= most
+        return listed and all(map(rule.holds, value))
+
+    return Rule(f"{least} to {most} values, each {rule.text}", holds)
+
+
+def _ascending(rule: Rule) -> Rule:
+    """A smallest and a largest value."""
+    pair = _each(rule, 2, 2)
+    return Rule(
+        f"two values, the first not above the second, each {rule.text}",
+        lambda value: pair.holds(value) and value[0] <= value[1],
+    )
+
+
+_FLAG = _one_of(True, False)
+_SHARE, _SOME = _number(0, 1), _number(0, 1, low_too=False)
+_DECAY, _WEIGHT = _number(0, 1, high_too=False), _number(0, 1e9)
+_SIZE, _SIDE = _whole(1, 2**16), _whole(0, 2**14)
+_PERIOD = Rule(f"{_whole(1).text}, or 0: off", _whole(0).holds)
+_TEXT = Rule("a text in one line", lambda value: isinstance(value, str) and "\0" not in value)
+_MAPS = _one_of("residual", "head", "product")
+
+# By the last name of a field, or, where that means two things, by the last two.
+RULES: Mapping[str, Rule] = {
+    "seed": _whole(0, 2**32 - 1),
+    **dict.fromkeys(("name", "fn", "category", "root", "folder", "prepared"), _TEXT),
+    **dict.fromkeys(("textures", "metrics"), _TEXT),
+    # data
+    "image_size": _whole(8, 2**14),
+    "crop": _SIDE,
+    "calibration": _DECAY,
+    "rotation": _one_of(0, 90, 180),
+    "white_level": _either(_one_of(0), _whole(255, 65535)),
+    "max_pixels": _whole(64, 2**40),
+    **dict.fromkeys(("flip", "brightness", "resident"), _FLAG),
+    # judgement
+    "false_alarm_rate": _number(0, 1, low_too=False, high_too=False),
+    "pixel_size": _SIDE,
+    # networks
+    "latent": _whole(1, 2**20),
+    "features": _each(_SIZE),
+    "dilations": _each(_SIZE),
+    **dict.fromkeys(("width", "branch", "blocks", "convolutions", "fold"), _SIZE),
+    **dict.fromkeys(("transposed", "sspcab", "skips"), _FLAG),
+    "dtype": _one_of("float32", "bfloat16"),
+    # training
+    **dict.fromkeys(("epochs", "samples", "num_steps", "warmup_steps"), _whole(0)),
+    "batch_size": _SIZE,
+    "n_critic": _whole(1, 1000),
+    **dict.fromkeys(("learning_rate", "init_value", "peak_value", "end_value"), _number(0, 1e3)),
+    "weight_decay": _number(0, 1e3),
+    **dict.fromkeys(("b1", "b2", "decay", "averaging"), _DECAY),
+    "eps": _number(0, 1),
+    "initial_scale": _WEIGHT,
+    "eps_in_sqrt": _FLAG,
+    "clip": _number(0, 1e9, low_too=False),
+    **dict.fromkeys(("log", "save", "pictures"), _PERIOD),
+    # losses
+    **dict.fromkeys(("penalty", "latent_norm_weight", "sspcab_weight", "head_weight"), _WEIGHT),
+    "corrupted_weight": _SHARE,
+    "noise": _number(0, 10),
+    "lighting": _DECAY,
+    **dict.fromkeys(("per_region", "graded"), _FLAG),
+    # corruption
+    "max_patches": _whole(1, 64),
+    "side": _ascending(_SOME),
+    "opacity": _ascending(_SHARE),
+    "clean": _SHARE,
+    **dict.fromkeys(("weights.patches", "weights.seamless"), _WEIGHT),
+    # scores
+    **dict.fromkeys(("kappa", "feature_weight"), _WEIGHT),
+    "stride": _whole(1, 2**14),
+    "smoothing": _number(0, 1e3),
+    "map": _MAPS,
+    "image_score": _one_of("max", "top", "sum"),
+    "top": _SOME,
+    # tuning
+    "tuning.corrupted_weights": _each(_SHARE, 0),
+    "tuning.smoothing": _each(_number(0, 1e3)),
+    "tuning.maps": _each(_MAPS),
+    "tuning.tops": _each(_SOME),
+    "tuning.draws": _whole(1, 10**4),
+}
+
+
+def rule_of(path: str) -> Rule | None:
+    """The rule of a dotted field; None where there is none."""
+    *_, section, name = ("", *path.split("."))
+    return RULES.get(f"{section}.{name}") or RULES.get(name)
+
+
+def require_legal(config: ConfigDict | FrozenConfigDict) -> None:
+    """Raises ValueError, one line about all fields that hold what they may not."""
+    if faults := [*_faults(config.to_dict(), "")]:
+        raise ValueError("; ".join(faults))
+
+
+def _faults(section: Mapping[str, Any], path: str) -> Iterator[str]:
+    known = [name.rpartition(".")[-1] for name in RULES]
+    for name, value in section.items():
+        here = f"{path}.{name}" if path else name
+        rule = rule_of(here)
+        if isinstance(value, Mapping):
+            if _is_ours(value):
+                yield from _faults(value, here)
+        elif rule and not rule.holds(value):
+            yield f"{here}={value!r} is not {rule.text}"
+        elif not rule and path in _READ_HERE:
+            yield f"{here}: there is no such field{did_you_mean(name, known)}"
+
+
+def _is_ours(section: Mapping[str, Any]) -> bool:
+    """Whether no function of the user's own reads the section."""
+    fn = section.get("fn")
+    return not isinstance(fn, str) or fn.partition(":")[0].partition(".")[0] in ("", *_OURS)
+
+
+def unknown_field(config: Mapping[str, Any], path: str) -> str:
+    """Why the dotted `path` cannot be set in `config`, with what may be meant; '' where it can."""
+    section: Any = config
+    names = path.split(".")
+    for depth, name in enumerate(names):
+        if not isinstance(section, Mapping | ConfigDict) or name not in section:
+            known = [*_leaves(config)]
+            near = [each for each in known if each.split(".")[-1] == names[-1]]
+            hint = did_you_mean(path, known) or (f": did you mean {near[0]}?" if near else "")
+            return f"{'.'.join(names[: depth + 1])}: there is no such field{hint}"
+        section = section[name]
+    return ""
+
+
+def _leaves(section: Mapping[str, Any], path: str = "") -> Iterator[str]:
+    for name, value in section.items():
+        here = f"{path}.{name}" if path else name
+        if isinstance(value, Mapping | ConfigDict):
+            yield from _leaves(value, here)
+        else:
+            yield here
+
+
+def did_you_mean(name: str, known: Sequence[str]) -> str:
+    """': did you mean seed?' where a known name is near, else ''."""
+    near = difflib.get_close_matches(name, known, 1)
+    return f": did you mean {near[0]}?" if near else ""

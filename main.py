@@ -147,6 +147,7 @@ def _run(workdir: str) -> int:
         case "export":
             commands.export(workdir, output, _config(workdir))
         case "check":
+            jax.config.update("jax_platforms", "cpu")  # beside a training that has the accelerator
             return 1 if commands.check(_config(workdir), workdir) else 0
         case "compare":
             commands.compare(_WORKDIRS.value, output)

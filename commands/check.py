@@ -26,7 +26,7 @@ _MANY, _FIRST = 10, 3  # of more problems than the former that are alike, so man
 def check(config: ConfigDict, workdir: str) -> int:
     """Prints what there is, how each image would be used, and all that is wrong.
 
-    Every image and mask is decoded. Nothing is written, and no device is started.
+    Every image and mask is decoded. Nothing is written, and no device computes.
 
     Args:
       config: as for training.

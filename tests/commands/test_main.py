@@ -313,7 +313,13 @@ def test_missing_data_says_where_to_get_it(tmp_path):
 
 def test_misspelt_key_and_missing_flags(tmp_path):
     line = fails("--config=configs/fanogan.py", "--config.gan.n_critik=3", f"--workdir={tmp_path}")
-    assert 'Did you mean "n_critic"' in line
+    assert line == (
+        "error: --config.gan.n_critik: there is no such field: did you mean gan.n_critic?"
+    )
+    assert "'x'" in fails("--config=configs/fanogan.py", "--config.seed=x", f"--workdir={tmp_path}")
+    glob = ("--mode=predict", f"--workdir={tmp_path}", "--images=main.py", "README.md", "docs")
+    assert "has put 3 files in the place of a pattern: put it in quotes" in fails(*glob)
+    assert "unexpected argument 'x'" in fails(f"--workdir={tmp_path}", "x")
     assert "configs/nope.py" in fails("--config=configs/nope.py", f"--workdir={tmp_path}")
     done = program("--config=configs/fanogan.py")
     assert done.returncode != 0 and "--workdir" in done.stderr
@@ -322,8 +328,18 @@ def test_misspelt_key_and_missing_flags(tmp_path):
 
 def test_help_explains_every_flag():
     done = program("--help")
+    assert (done.returncode, done.stderr) == (0, "")
     for flag in ("--config", "--workdir", "--mode", "--workdirs", "--reuse"):
         assert flag in done.stdout
+
+
+@pytest.mark.parametrize("platform", ["cuda", "nonsense"])
+def test_a_device_that_is_not_there(tmp_path, platform):
+    arguments = ("--config=configs/fanogan.py:demo", f"--workdir={tmp_path}/w")
+    done = program(*arguments, JAX_PLATFORMS=platform)
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    line = done.stderr.strip().splitlines()[-1]
+    assert line.startswith(f"error: JAX finds no device of JAX_PLATFORMS={platform} here")
 
 
 def test_misspelt_function(root, tmp_path):

@@ -257,8 +257,11 @@ FACTS = Facts(209, "a" * 64)
 CONFIG = {"seed": 0, "data": {"category": "bottle", "root": "/a"}, "features": (1, 2)}
 
 
-def claim(workdir, config, facts=FACTS):
+def claim(workdir, config, facts=FACTS, *, saved=True):
+    """Claims a workdir in which a step is `saved` then."""
     claim_workdir(str(workdir), config, facts, free=("data.root",), main=True)
+    if saved:
+        (workdir / "checkpoints/gan/20").mkdir(parents=True, exist_ok=True)
 
 
 @pytest.mark.promise("R7", "a config that differs: each differing field is named")
@@ -275,6 +278,31 @@ def test_claim_names_the_differing_keys(tmp_path):
     assert "more: '(absent)' -> 1" in message
     assert "features" not in message and "\n" not in message
     assert read_config(str(workdir)) == json.loads(json.dumps(CONFIG))
+
+
+def test_what_failed_before_the_first_saved_step_may_be_corrected(tmp_path):
+    claim(tmp_path, CONFIG, saved=False)
+    (tmp_path / "checkpoints/gan").mkdir(parents=True)  # and nothing in it
+    other = {**CONFIG, "seed": 1}
+    claim(tmp_path, other, Facts(60, "b" * 64))
+    assert read_config(str(tmp_path))["seed"] == 1
+    assert read_facts(str(tmp_path)).num_train == 60
+    with pytest.raises(ValueError, match="seed: 1 -> 0"):
+        claim(tmp_path, CONFIG, Facts(60, "b" * 64))
+
+
+@pytest.mark.parametrize("every", [Every(0, 0, 0), Every(0, 4, 0), Every(3, 0, 6)])
+def test_zero_is_off(every):
+    """But for the last step, of which all is kept."""
+    last = 12
+    happened = {
+        name: [s for s in range(1, last + 1) if due(s, each, last)]
+        for name, each in every._asdict().items()
+    }
+    for name, each in every._asdict().items():
+        assert happened[name] == ([*range(each, last + 1, each)] if each else [last])
+    steps = [step for step, _ in dispatches(0, last, every, grouped=True)]
+    assert steps[-1] == last
 
 
 @pytest.mark.promise("R7", "a field that changes no result of training may differ")

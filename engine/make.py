@@ -38,7 +38,10 @@ def resolve(name: str) -> Any:
         allowed = _may_be_named(name.partition(":")[0])
         target = pkgutil.resolve_name(name) if allowed else None
     except (ImportError, AttributeError, TypeError, ValueError) as error:
-        raise ValueError(f"fn={name!r} names nothing ('module:attribute'): {error}") from error
+        hint = _way_to(name.partition(":")[0]) if isinstance(error, ModuleNotFoundError) else ""
+        raise ValueError(
+            f"fn={name!r} names nothing ('module:attribute'): {error}{hint}"
+        ) from error
     origin = target
     while isinstance(origin, functools.partial):
         origin = origin.func
@@ -53,6 +56,16 @@ def resolve(name: str) -> Any:
             "folder on PYTHONPATH"
         )
     return target
+
+
+def _way_to(module: str) -> str:
+    """How a module of the user's own comes to be found; what lies about is not imported unasked."""
+    top = module.partition(".")[0]
+    if top in (*_METHODS, _LIBRARY):
+        return ""
+    here = [file for file in (Path(f"{top}.py"), Path(top)) if file.exists()]
+    folder = Path.cwd() if here else "FOLDER"
+    return f"; its folder must be on Python's path: export PYTHONPATH={folder}"
 
 
 def _may_be_named(module: str) -> bool:

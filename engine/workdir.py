@@ -13,6 +13,7 @@ from storage import files
 from storage.outputs import CONFIG_FILE, FACTS_FILE
 
 _LOCK = "lock"
+_LENGTHS = ("num_steps", "epochs", "samples")  # of a training, by the ends of fields' names
 _DAMAGED = "restore it or choose another workdir"
 
 
@@ -92,8 +93,14 @@ def claim(
     if os.path.exists(path) and checkpoint.exist(workdir):
         theirs = _experiment(read_config(workdir), read_facts(workdir))
         if differing := _differences(theirs, ours, free):
+            longer = all(each.partition(":")[0].endswith(_LENGTHS) for each in differing)
+            why = (
+                "training of another length is a run of its own, as its schedule is another: "
+                if longer
+                else ""
+            )
             raise ValueError(
-                f"{workdir} holds another experiment ({'; '.join(differing)}): "
+                f"{workdir} holds another experiment ({'; '.join(differing)}): {why}"
                 "choose another workdir, or the config it was made with"
             )
     if main:

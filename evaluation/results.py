@@ -74,7 +74,9 @@ def write_scores(
     for name, defect, label, *values in zip(paths, defects, labels, *numbers, strict=True):
         row = [repr(float(value)) for value in values]
         writer.writerow([as_text(name), as_text(defect), int(label), *row])
-    write_text(path, text.getvalue())
+    content = text.getvalue()
+    # By the byte order mark a spreadsheet knows that umlauts are UTF-8.
+    write_text(path, content if content.isascii() else f"\ufeff{content}")
 
 
 class Evaluation(NamedTuple):
@@ -217,7 +219,7 @@ def _read_json(workdir: str, file: str, names: Iterable[str]) -> dict[str, Any]:
 
 def _read_scores(workdir: str) -> tuple[list[str], list[str], list[int], list[float]]:
     path = os.path.join(workdir, SCORES_FILE)
-    with open(path, encoding="utf-8", errors="surrogateescape", newline="") as file:
+    with open(path, encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
         try:
             header, *rows = [*csv.reader(file)] or [[]]
         except csv.Error as error:

@@ -75,7 +75,7 @@ def run(workdir, test, calibration=2, save_maps=False, **options):
         official.write_maps(str(workdir), "squares", maps=done.scored.maps, **named)
     text = (workdir / "results.json").read_text()
     assert json.loads(text) == results and "NaN" not in text
-    with open(workdir / "scores.csv", newline="") as file:
+    with open(workdir / "scores.csv", newline="", encoding="utf-8-sig") as file:
         assert len(list(csv.DictReader(file))) == len(test.images)
     assert (workdir / "report" / "index.html").exists()
     return results

@@ -23,7 +23,7 @@ __all__ = ["root"]
 def test_three_ways_to_a_score(root, tmp_path, method, tries):
     workdir, model, output = tmp_path / "w", tmp_path / "model", tmp_path / "out"
     finish(arguments(method, root, workdir), tmp_path / "errors")
-    with open(workdir / "scores.csv", newline="") as file:
+    with open(workdir / "scores.csv", newline="", encoding="utf-8-sig") as file:
         evaluated = {row["path"]: float(row["score"]) for row in csv.DictReader(file)}
     threshold = json.loads((workdir / "threshold.json").read_text())["threshold"]
     assert len(evaluated) == 12

@@ -99,7 +99,7 @@ def test_changed_images_and_unfinished_workdirs_are_refused(finished, root, tmp_
         (copy / "config.json").write_text(json.dumps(config))
     line = fails(*command, f"--workdirs={copies[0]},{copies[1]}")
     assert "have changed since it was evaluated (test/good: 1 changed (000.png))" in line
-    assert f"--mode=evaluate --workdir={copies[0]}" in line
+    assert "--mode=evaluate --workdir=" in line
 
 
 @pytest.mark.parametrize(

@@ -47,6 +47,31 @@ def own_images(root, *, bad):
         save(root / "bad" / name, picture(len(name)))
 
 
+def make_odd(part):
+    """Other names, deeper folders, masks beside their images, outputs and images nobody asks for."""
+    (part / "train/good").rename(part / "train/OK")
+    (part / "test/good").rename(part / "test/Normal")
+    save(part / "train/OK/cam 1/x.png", picture(70))
+    save(part / "test/broken/cam 2/y.png", picture(71))
+    save(part / "test/broken/cam 2/y_mask.png", square())
+    save(part / "train/NG/z.png", picture(72))
+    save(part / "test/run/pictures/p.png", picture(73))
+    for name in ("config.json", "facts.json"):
+        (part / "test/run" / name).touch()
+    return part.parent
+
+
+def own_odd(root):
+    """The same of own images."""
+    own_images(root, bad=True)
+    (root / "good").rename(root / "i.O.")
+    (root / "bad").rename(root / "n.i.O.")
+    save(root / "n.i.O./scratch/a_mask.png", square())
+    save(root / "i.O./out/heat_maps/0.png", picture(74))
+    (root / "i.O./out/predictions.csv").touch()
+    return root
+
+
 # ---------------------------------------------------------------- what is found
 
 
@@ -68,12 +93,19 @@ def by_use_of(splits):
 
 
 @pytest.mark.promise("R9")
-@pytest.mark.parametrize("kind", ["layout", "good and bad", "good", "copy", "copy of good and bad"])
+@pytest.mark.parametrize(
+    "kind",
+    ["layout", "good and bad", "good", "copy", "copy of good and bad", "layout, odd", "bad, odd"],
+)
 def test_each_image_is_used_as_training_will_use_it(clean, tmp_path, kind, tries):
     root, options = clean, {}
     if "good" in kind:
         own_images(tmp_path / "own", bad="bad" in kind)
         options["folder"] = tmp_path / "own"
+    if "odd" in kind:
+        shutil.copytree(clean, tmp_path / "odd")
+        root = make_odd(tmp_path / "odd/part")
+        options = {"folder": own_odd(tmp_path / "own")} if "bad" in kind else {}
     prepared = tmp_path / "prepared"
     if "copy" in kind:
         pipeline.load_splits("part", root, SIZE, data_dir=prepared, **options)

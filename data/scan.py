@@ -21,7 +21,7 @@ import hashlib
 import os
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from absl import logging
@@ -149,7 +149,8 @@ def survey_layout(root: str | os.PathLike, category: str, *, test: bool = True) 
     train = [
         Sample(path, _name(path, folder), "good", None) for each in trained for path in each.images
     ]
-    faults = _faults_of_masks_of_good(trained)
+    faults = _faults_of_doubtful(folder, train, f"{folder / 'test'}/<defect>/")
+    faults += _faults_of_masks_of_good(trained)
     if not train:
         place = good[0] if good else folder / "train" / "good"
         message = f"No training images: {place} holds no {KINDS} file; put the normal images there"
@@ -283,8 +284,11 @@ def survey_folder(folder: str | os.PathLike, *, test: bool = True) -> Survey:
             Fault(f"{root} has a folder {names} and none good/: move the good images to good/")
         )
     else:
-        paths = [sample.path for sample in files.train]
-        faults += _faults_of_good(root, good[0] if good else root, paths)
+        if not files.train:
+            place = good[0] if good else root
+            faults.append(Fault(f"{place} holds no {KINDS} file: put images of good parts there"))
+        where = f"{root / 'bad'} (and the good ones to good/)"
+        faults += _faults_of_doubtful(root, files.train, where)
     faults += _faults_of_masks_of_good(trained)
     faults += [
         Fault(f"{sample.path} is bad and called good: rename its folder")
@@ -338,23 +342,24 @@ def _unnamed(root: Path, folders: Sequence[Path]) -> list[str]:
     ]
 
 
-def _faults_of_good(root: Path, good: Path, images: Sequence[Path]) -> list[Fault]:
-    """What is wrong with the images of a folder of good ones."""
-    if not images:
-        return [Fault(f"{good} holds no {KINDS} file: put images of good parts there")]
+def _faults_of_doubtful(root: Path, samples: Sequence[Sample], where: str) -> list[Fault]:
+    """Images that would be trained on though a folder on their way says defective, or masks."""
     doubtful = [
-        path
-        for path in images
-        if any(meaning(part) not in ("", GOOD_PARTS) for part in path.relative_to(root).parts[:-1])
+        sample.path
+        for sample in samples
+        if any(
+            meaning(part) not in ("", GOOD_PARTS) for part in PurePosixPath(sample.name).parts[:-1]
+        )
     ]
     if not doubtful:
         return []
-    remedy = f"{root / 'bad'} (and the good ones to good/), or remove"
     message = (
         f"{len(doubtful)} images would be taken for good ones in spite of their folder: move "
-        f"them to {remedy} them: {_some(root, doubtful)}"
+        f"them to {where}, or remove them: {_some(root, doubtful)}"
     )
-    reason = f"would be taken for a good one in spite of its folder: move it to {remedy} it"
+    reason = (
+        f"would be taken for a good one in spite of its folder: move it to {where}, or remove it"
+    )
     return [Fault(message, doubtful, reason)]
 
 

@@ -186,6 +186,14 @@ def test_a_layout_with_other_names_and_deeper_folders(tmp_path):
     assert len(load(folder).test.paths) == 7
 
 
+@pytest.mark.parametrize("name", ["train/good/NG/x.png", "train/good/cam 1/masks/x.png"])
+def test_what_lies_deeper_and_is_called_defective_is_not_trained_on(folder, name):
+    save(folder / name, picture(1))
+    message = fails(folder)
+    assert "1 images would be taken for good" in message and name in message
+    assert f"{folder}/test/<defect>/" in message
+
+
 def test_images_that_are_passed_over_are_named(folder):
     save(folder / "train/bad/x.png", picture(1))
     save(folder / "y.png", picture(2))

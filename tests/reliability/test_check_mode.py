@@ -48,7 +48,7 @@ def own_images(root, *, bad):
 
 
 def make_odd(part):
-    """Other names, deeper folders, masks beside their images, outputs and images nobody asks for."""
+    """Other names, deeper folders, masks beside images, outputs, images that nobody asks for."""
     (part / "train/good").rename(part / "train/OK")
     (part / "test/good").rename(part / "test/Normal")
     save(part / "train/OK/cam 1/x.png", picture(70))

@@ -51,7 +51,7 @@ class DilatedBlock(nn.Module):
         )
         wide = branch * len(_DILATIONS)
         self.norm = nn.BatchNorm2d(wide)
-        self.last = _block(wide, features)
+        self.last = _block(wide, wide)
 
     def forward(self, x):
         return self.last(F.relu(self.norm(torch.cat([conv(x) for conv in self.branches], 1))))
@@ -66,8 +66,10 @@ class DilatedAutoencoder(nn.Module):
         widths = (3 * fold**2, *features)
         pairs = list(zip(widths, features, strict=False))
         self.down = nn.ModuleList(_block(a, b) for a, b in pairs)
-        self.blocks = nn.Sequential(*(DilatedBlock(features[-1], branch) for _ in range(blocks)))
-        inputs = (features[-1], *features[:0:-1])
+        wide = branch * len(_DILATIONS)
+        seen = (features[-1], *(wide,) * (blocks - 1))
+        self.blocks = nn.Sequential(*(DilatedBlock(width, branch) for width in seen))
+        inputs = (wide, *features[:0:-1])
         mirrored = list(zip(inputs, reversed(features), strict=True))
         self.up = nn.ModuleList(_up(a, b) for a, b in mirrored)
         self.combine = nn.ModuleList(ConvexCombination(b) for _, b in mirrored)

@@ -42,12 +42,14 @@ def test_networks_depend_on_the_images_of_training_alone(tmp_path):
     refuse_changed(workdir, facts, BEFORE)  # nothing is trained there
     claim(workdir, {}, facts, free=(), main=True)
     write_sources(workdir, BEFORE)
+    changed = BEFORE._replace(train={**BEFORE.train, "train/good/1.png": "corrected"})
+    refuse_changed(workdir, Facts(2, "other"), changed)  # nothing is saved yet
+    (tmp_path / "checkpoints/gan/20").mkdir(parents=True)
     for other in (
         BEFORE._replace(test={"test/hole/0.png": "corrected"}),
         BEFORE._replace(calibration={"train/good/2.png": "corrected"}),
     ):
         refuse_changed(workdir, facts, other)
-    changed = BEFORE._replace(train={**BEFORE.train, "train/good/1.png": "corrected"})
     with pytest.raises(ValueError, match=r"have changed \(train/good: 1 changed \(1.png\)\)"):
         refuse_changed(workdir, Facts(2, "other"), changed)
     # Of another seed other images are held out: that is another config, not other images.

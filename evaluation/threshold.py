@@ -58,7 +58,7 @@ def require_count(count: int, good: int) -> None:
 def _way_to(enough: int, good: int) -> str:
     """How to hold out `enough` of `good` normal images, so that as many twice are trained on."""
     if good < 3 * enough:
-        return f"photograph more good parts, for these are {good} in all"
+        return f"photograph more good parts, for {good} are too few"
     share = math.ceil(100 * enough / good) / 100
     return f"--config.data.calibration={share:g} holds out {enough} or more of these {good}"
 

@@ -133,7 +133,7 @@ def test_what_is_said_of_a_clean_data_set(clean, capsys):
             "Of 18x20 px, resized to 16x16 px for the network.",
             "warning: 2 good images are held out, which can guarantee a false-alarm rate of "
             "33.3 % at the lowest, not the 5 % asked for: 19 would: photograph more good parts, "
-            "for these are 20 in all.",
+            "for 20 are too few.",
             "No problem found.",
         ],
     )

@@ -57,11 +57,6 @@ def evaluate(config: ConfigDict, workdir: str, *, save_maps: bool = False) -> di
       ValueError, OSError: one line that says what is wrong and the way out.
     """
     config = inputs.located(config, workdir)
-    if save_maps and config.data.folder:
-        raise ValueError(
-            "--save_maps is for MVTec AD's evaluation of its own layout, and data.folder is set: "
-            f"leave it out, the maps lie in {os.path.join(workdir, PREDICTIONS_FILE)}"
-        )
     judgement = require_judgement(config)
     splits = inputs.load(config, trained_facts(workdir))
     judgement.warn_of_few(splits)
@@ -109,7 +104,7 @@ def evaluate_run(
     names = (threshold.THRESHOLD_FILE, RESULTS_FILE, SCORES_FILE, PREDICTIONS_FILE)
     logging.info("Wrote %s and %s into %s.", ", ".join(names), page, workdir)
     print(f"{config.data.category}: {summary.summary(outcome.results)}")
-    if save_maps:
+    if save_maps and not config.data.folder:  # the script knows its own layout alone
         root = config.data.root if os.path.isdir(config.data.root) else "MVTEC_AD"
         metrics = outcome.results["official"]
         print(f"Official: {metrics}, as this command will find with MVTec's script:")

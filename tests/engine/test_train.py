@@ -291,6 +291,14 @@ def test_what_failed_before_the_first_saved_step_may_be_corrected(tmp_path):
         claim(tmp_path, CONFIG, Facts(60, "b" * 64))
 
 
+def test_a_longer_training_is_told_from_another_experiment(tmp_path):
+    claim(tmp_path, {**CONFIG, "gan": {"num_steps": 30}})
+    with pytest.raises(ValueError, match="30 -> 60.: training of another length is a run of its"):
+        claim(tmp_path, {**CONFIG, "gan": {"num_steps": 60}})
+    with pytest.raises(ValueError, match="seed: 0 -> 1.: choose another workdir"):
+        claim(tmp_path, {**CONFIG, "seed": 1, "gan": {"num_steps": 60}})
+
+
 @pytest.mark.parametrize("every", [Every(0, 0, 0), Every(0, 4, 0), Every(3, 0, 6)])
 def test_zero_is_off(every):
     """But for the last step, of which all is kept."""

@@ -13,6 +13,8 @@ from test_main import ROOT, picture, save
 from commands.tune import _trained_weights
 from configs import ssae
 from data import decoded, pipeline
+from engine.make import resolve
+from engine.sources import Sources
 from engine.workdir import Facts
 from evaluation import official, tuning
 from evaluation.results import Run, read_predictions
@@ -150,7 +152,8 @@ def test_predictions_are_never_unpickled(tmp_path, name, tries):
     arrays.pop(name, None)
     write_trap(tmp_path / "predictions.npz", name, tmp_path / "trace", **arrays)
     none = np.zeros(0)
-    run = Run(str(tmp_path), "", "", 0, {}, Facts(0, ""), {}, [], [], none, none)
+    data = Facts(0, ""), Sources({}, {}, {})
+    run = Run(str(tmp_path), "", "", 0, {}, *data, {}, [], [], none, none)
     with tries("a file of a workdir or data set with a pickle inside is refused"):
         with pytest.raises(ValueError, match=r"predictions.npz is damaged .*allow_pickle=False"):
             read_predictions(run)
@@ -205,3 +208,13 @@ def test_a_weight_names_no_folder(tmp_path):
     with pytest.raises(ValueError, match="elsewhere"):
         _trained_weights(config, Facts(16, ""), str(tmp_path / "w"), None)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_module_that_lies_beside_is_not_imported_but_pointed_to(tmp_path, monkeypatch):
+    (tmp_path / "my_trap.py").write_text("raise SystemExit('imported')")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match=f"export PYTHONPATH={tmp_path}$"):
+        resolve("my_trap:loss")
+    monkeypatch.chdir(tmp_path.parent)
+    with pytest.raises(ValueError, match="export PYTHONPATH=FOLDER$"):
+        resolve("my_trap:loss")

@@ -1,7 +1,8 @@
 """What each field of a config may hold: all in one place, asked before anything is written.
 
 A field is known by its last name, for a name means one thing in every section. What a section names
-by `fn` of the user's own has fields of its own, which its function judges (engine/make.py).
+by `fn` of the user's own has fields of its own, which its function judges (engine/make.py), and so
+has a method of the user's own.
 """
 
 import difflib
@@ -151,7 +152,11 @@ def rule_of(path: str) -> Rule | None:
 
 def require_legal(config: ConfigDict | FrozenConfigDict) -> None:
     """Raises ValueError, one line about all fields that hold what they may not."""
-    if faults := [*_faults(config.to_dict(), "")]:
+    content = config.to_dict()
+    if not _is_ours(content.get("method", {})):  # its sections are its own, but for these
+        common = (*_READ_HERE, "seed", "name")
+        content = {name: value for name, value in content.items() if name in common}
+    if faults := [*_faults(content, "")]:
         raise ValueError("; ".join(faults))
 
 

@@ -150,8 +150,14 @@ def test_functions_of_the_users_own_have_fields_of_their_own():
     with pytest.raises(ValueError, match="training.loss.noise=-3"):
         require_legal(with_value(CONFIGS["ssae_small"], ("training", "loss"), ours))
     config = ConfigDict(CONFIGS["fanogan"])
-    config.mine = {"anything": object}  # a section of a method of one's own
+    config.student = {"features": 64, "side": "left"}
+    with pytest.raises(ValueError, match="student.features=64"):
+        require_legal(config)
+    config.method.fn = "my_method:build"
     require_legal(config)
+    config.data.image_size = 0
+    with pytest.raises(ValueError, match="data.image_size=0"):
+        require_legal(config)
 
 
 def test_unknown_fields_are_told_with_what_may_be_meant():

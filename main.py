@@ -263,8 +263,9 @@ def _parse_flags(argv: list[str]) -> list[str]:
     for name in ("-config", "-workdir"):
         known.add_argument(name, f"-{name}")
     given, others = known.parse_known_args(argv[1:])
-    if {"--help", "-help", "-h", "--helpshort"} & set(others):
-        app.usage(shorthelp=True, writeto_stdout=True, exitcode=0)
+    if {"--help", "-help", "-h", "--helpshort", "--helpfull", "-helpfull"} & set(others):
+        whole = any(each.endswith("-helpfull") for each in others)
+        app.usage(shorthelp=not whole, writeto_stdout=True, exitcode=0)
     fields = [match[1] for each in others if (match := re.match("--?config[.]([^=]+)", each))]
     if fields and not given.config:
         here = os.path.dirname(os.path.abspath(__file__))
@@ -276,6 +277,8 @@ def _parse_flags(argv: list[str]) -> list[str]:
         sys.exit(f"error: {_unknown_field(given.config, fields) or _one_line(error)}")
     except (TypeError, ValueError, OSError, flags.Error) as error:
         sys.exit(f"error: {_one_line(error)}")
+    except Exception as error:  # a config file is code, and may raise anything
+        sys.exit(f"error: {given.config} raises {type(error).__name__}: {_one_line(error)}")
 
 
 def _unknown_field(config: str, fields: Sequence[str]) -> str:

@@ -125,15 +125,10 @@ class ConvexCombination(nn.Module):
 
 
 def check_sides(sides: tuple[int, ...], stride: int) -> None:
-    """Raises ValueError, with the nearest legal sizes, where `stride` does not divide a side."""
+    """Raises ValueError where `stride` does not divide a side."""
     for side in sides:
         if side % stride or not side:
-            lower, upper = side // stride * stride, (side // stride + 1) * stride
-            nearest = " or ".join(str(legal) for legal in (lower, upper) if legal)
-            raise ValueError(
-                f"images of {side} px do not divide by {stride}: choose {nearest} px for "
-                "data.image_size, or data.crop"
-            )
+            raise ValueError(f"{side} is no multiple of {stride}")
 
 
 def _norm(train: bool) -> Callable[..., nn.Module]:

@@ -7,11 +7,13 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from ae_jax.losses import reconstruct
+from ae_jax.score import window_starts
 from engine.make import make
 from engine.method import (
     Method,
     Stage,
     descend,
+    first_line,
     init_state,
     num_updates,
     refuse_size,
@@ -32,6 +34,8 @@ def build(config: Any, num_train: int) -> Method:
     side = config.data.crop or config.data.image_size
     network = make(config.autoencoder)
     require_fitting(network, side)
+    if "stride" in config.score:
+        window_starts(config.data.image_size, side, config.score.stride)
     stage = _stage(config, num_train, network, side)
     return Method(stages=(stage,), score=make(config.score, network, side))
 
@@ -44,7 +48,7 @@ def require_fitting(network: nn.Module, side: int) -> None:
         try:
             height, width = shapes_of(network, (1, side, side, 3)).reconstructions.shape[1:3]
         except (ZeroDivisionError, TypeError, ValueError) as error:
-            return f"{name} does not take images of {side} px ({error})"
+            return f"{name} does not take images of {side} px ({first_line(error)})"
         return "" if height == width == side else f"{name} makes {height} px of {side} px"
 
     refuse_size(side, problem_of)

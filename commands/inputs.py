@@ -16,6 +16,8 @@ from engine.method import Method
 from engine.sources import Sources
 from engine.workdir import Facts
 
+_MANY = 10**6  # training images: as good as any number to know what networks can be built
+
 
 def located(config: ConfigDict, workdir: str) -> FrozenConfigDict:
     """The config with absolute folders of images; those of the category 'demo' in the workdir.
@@ -124,9 +126,25 @@ def sources_of(splits: pipeline.Splits) -> Sources:
 
 
 def method_of(config: ConfigDict, facts: Facts, *textures: np.ndarray) -> Method:
-    """The method that the config describes, for the images that the facts are of."""
-    method = make(config.method, config, facts.num_train, *textures)
+    """The method that the config describes, for the images that the facts are of.
+
+    Raises:
+      ValueError: as the method; or the config lacks what the method reads of it.
+    """
+    try:
+        method = make(config.method, config, facts.num_train, *textures)
+    except (AttributeError, KeyError, TypeError) as error:
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        raise ValueError(
+            f"{config.method.fn} cannot be built by this config ({reason}): begin with one of the "
+            "files in configs/ that names it"
+        ) from error
     return method if facts.brightness is None else with_correction(method, facts.brightness)
+
+
+def require_method(config: ConfigDict) -> None:
+    """Raises ValueError for what is wrong with the networks, before an image is read."""
+    method_of(config, Facts(_MANY, ""))
 
 
 def augmentation(config: ConfigDict) -> dict[str, Any]:

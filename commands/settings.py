@@ -13,7 +13,17 @@ from typing import Any, NamedTuple
 from ml_collections import ConfigDict, FrozenConfigDict
 
 _OURS = ("fanogan_jax", "ae_jax", "optax")
-_READ_HERE = ("data", "threshold", "evaluation", "every")  # by commands/, and no field more
+# What commands/ read: the sections have these fields, and no others but those of `RULES`.
+_NEEDED = {
+    "data": (
+        *("category", "root", "folder", "prepared", "image_size", "calibration"),
+        *("flip", "rotation", "brightness", "resident"),
+    ),
+    "threshold": ("false_alarm_rate",),
+    "evaluation": ("pixel_size", "metrics"),
+    "every": ("log", "save", "pictures"),
+    "method": ("fn",),
+}
 _MOST = 10**9
 
 
@@ -153,11 +163,24 @@ def rule_of(path: str) -> Rule | None:
 def require_legal(config: ConfigDict | FrozenConfigDict) -> None:
     """Raises ValueError, one line about all fields that hold what they may not."""
     content = config.to_dict()
-    if not _is_ours(content.get("method", {})):  # its sections are its own, but for these
-        common = (*_READ_HERE, "seed", "name")
+    method = content.get("method")
+    if isinstance(method, Mapping) and not _is_ours(
+        method
+    ):  # its sections are its own, but for these
+        common = (*_NEEDED, "seed", "name")
         content = {name: value for name, value in content.items() if name in common}
-    if faults := [*_faults(content, "")]:
+    if faults := [*_lacking(content), *_faults(content, "")]:
         raise ValueError("; ".join(faults))
+
+
+def _lacking(content: Mapping[str, Any]) -> Iterator[str]:
+    for section, names in _NEEDED.items():
+        there = content.get(section)
+        if not isinstance(there, Mapping):
+            yield f"{section} is no section of the config: configs/base.py shows what it holds"
+            continue
+        yield from (f"{section}.{name} is missing" for name in names if name not in there)
+    yield from (f"{name} is missing" for name in ("seed", "name") if name not in content)
 
 
 def _faults(section: Mapping[str, Any], path: str) -> Iterator[str]:
@@ -170,7 +193,7 @@ def _faults(section: Mapping[str, Any], path: str) -> Iterator[str]:
                 yield from _faults(value, here)
         elif rule and not rule.holds(value):
             yield f"{here}={value!r} is not {rule.text}"
-        elif not rule and path in _READ_HERE:
+        elif not rule and path in _NEEDED:
             yield f"{here}: there is no such field{did_you_mean(name, known)}"
 
 

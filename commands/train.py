@@ -18,6 +18,7 @@ from engine.sources import Sources, read_sources, write_sources
 from engine.train import Every, require_divisible, train_stages
 from engine.workdir import Facts, claim
 from engine.workdir import reuse as reuse_stages
+from evaluation.tuning import forget_choice
 
 # What else may differ from a run whose stages are reused: it changes no stage.
 _NO_STAGES = ("name", "method", "score")
@@ -35,6 +36,7 @@ def train(config: ConfigDict, workdir: str, *, reuse: str | None = None) -> dict
     """
     config = inputs.located(config, workdir)
     judgement = require_judgement(config)
+    inputs.require_method(config)
     splits = inputs.load(config)
     judgement.warn_of_few(splits)
     facts = inputs.facts_of(config, splits)
@@ -85,6 +87,9 @@ def _bind(
         refuse_changed(source, facts, images)
         taken = reuse_stages(source, workdir, stages, settings, facts, free=free, main=main_process)
         logging.info("Stages taken over from %s: %s.", source, ", ".join(taken) or "none")
+    bound = checkpoint.exist(workdir)
     claim(workdir, settings, facts, free=FREE, main=main_process)
-    if main_process and not (checkpoint.exist(workdir) and read_sources(workdir)):
+    if main_process and not bound:
+        forget_choice(workdir)  # of networks that are not there any more
+    if main_process and not (bound and read_sources(workdir)):
         write_sources(workdir, images)

@@ -34,6 +34,8 @@ from storage.outputs import CHECKPOINTS
 
 _KEPT = 2  # so that a damaged newest one has a fall-back
 
+_UNFINISHED = ".tmp"  # at the end of the name of a folder that is being written
+
 
 def newest(workdir: str, stage: str) -> dict[str, Any]:
     """The stage's newest good checkpoint as a tree of NumPy arrays, fields by name.
@@ -138,9 +140,10 @@ def folder_of(workdir: str, stage: str) -> epath.Path:
 
 
 def exist(workdir: str) -> bool:
-    """Whether a stage has saved a step, whole or damaged."""
+    """Whether a stage has saved a step, whole or damaged since."""
     folder = epath.Path(workdir).resolve() / CHECKPOINTS
-    stages = folder.iterdir() if folder.exists() else ()
+    inside = folder.iterdir() if folder.exists() else ()
+    stages = [path for path in inside if path.is_dir() and path.suffix != _UNFINISHED]
     return any(_is_step(path.name) for stage in stages for path in stage.iterdir())
 
 
@@ -247,7 +250,7 @@ def _remove_old(folder: epath.Path, step: int) -> None:
 
 def _beside(folder: epath.Path) -> epath.Path:
     """Where a checkpoint is written; what is in it was not finished."""
-    return folder.parent / f"{folder.name}.tmp"
+    return folder.parent / f"{folder.name}{_UNFINISHED}"
 
 
 def _orbax() -> ocp.Checkpointer:

@@ -116,8 +116,14 @@ def refuse_size(side: int, problem_of: Callable[[int], str]) -> None:
     ranges = range(side - 1, max(side - _SEARCHED, 7), -1), range(side + 1, side + _SEARCHED)
     near = [next((size for size in sizes if not problem_of(size)), 0) for sizes in ranges]
     sizes = " or ".join(str(size) for size in near if size)
-    way_out = f"choose {sizes} px for data.image_size, or data.crop" if sizes else "change these"
+    where = "data.image_size, or data.crop where it is set"
+    way_out = f"choose {sizes} px for {where}" if sizes else "change these"
     raise ValueError(f"{problem}: {way_out}")
+
+
+def first_line(error: Exception) -> str:
+    """What an error says, without what JAX puts below it."""
+    return next(iter(str(error).splitlines()), type(error).__name__)
 
 
 def shapes_of(network: nn.Module, *arguments: tuple[int, ...]) -> Any:

@@ -4,6 +4,7 @@ Test images are never seen: whoever calls this hands over normal images alone. W
 the table it was chosen from, is `workdir/tuning.json`, where scoring finds it.
 """
 
+import contextlib
 import json
 import os
 from collections import defaultdict
@@ -201,6 +202,12 @@ def tuning_summary(content: Mapping[str, Any]) -> str:
         for name, entry in best.items()
     ]
     return "\n".join([*lines, f"Chosen: the first, by the {content['why']}."])
+
+
+def forget_choice(workdir: str) -> None:
+    """Removes what was chosen, if anything was."""
+    with contextlib.suppress(FileNotFoundError):
+        os.remove(os.path.join(workdir, TUNING_FILE))
 
 
 def read_choice(workdir: str) -> tuple[str, dict[str, Any]]:

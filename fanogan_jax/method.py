@@ -14,6 +14,7 @@ from engine.method import (
     Method,
     Stage,
     descend,
+    first_line,
     init_state,
     num_updates,
     refuse_size,
@@ -74,7 +75,7 @@ def _problem(config: Any, side: int) -> str:
         for network in filter(None, others):
             shapes_of(network, image)
     except (ZeroDivisionError, TypeError, ValueError) as error:
-        return f"the networks do not take images of {side} px ({error})"
+        return f"the networks do not take images of {side} px ({first_line(error)})"
     if generated == image:
         return ""
     return f"{type(generator).__name__} makes {generated[1]} px of {side} px"

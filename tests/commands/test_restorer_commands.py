@@ -96,5 +96,5 @@ def test_tuning_chooses_map_smoothing_and_rule_on_defects_that_training_does_not
 def test_sides_that_do_not_fold_are_told_with_the_nearest_that_do(root, tmp_path):
     config = small(restorer.get_config("nut"), root)
     config.data.image_size = 36
-    with pytest.raises(ValueError, match="do not divide by 8: choose 32 or 40 px"):
+    with pytest.raises(ValueError, match="36 is no multiple of 8.: choose 32 or 40 px"):
         commands.train(config, str(tmp_path / "run"))

@@ -143,6 +143,34 @@ def test_all_that_is_wrong_is_said_at_once():
         require_legal(config)
 
 
+@pytest.mark.parametrize("name", ["fanogan", "restorer"])
+def test_what_is_missing_or_no_section_is_named(name):
+    for path in (("data",), ("every",), ("method",), ("data", "image_size"), ("seed",)):
+        config = copy.deepcopy(CONFIGS[name])
+        section = config[path[0]] if len(path) > 1 else config
+        del section[path[-1]]
+        with pytest.raises(ValueError, match=f"^{path[-1]} is|^{'.'.join(path)} is"):
+            require_legal(ConfigDict(config))
+    for value in (5, "x", [1]):
+        with pytest.raises(ValueError, match="^data is no section"):
+            require_legal(with_value(CONFIGS[name], ("data",), value))
+
+
+@pytest.mark.parametrize("path", [("gan",), ("gan", "schedule"), ("generator",), ("latent",)])
+def test_what_a_method_lacks_is_told_in_one_line(path):
+    config = copy.deepcopy(CONFIGS["fanogan"])
+    section = config[path[0]] if len(path) > 1 else config
+    del section[path[-1]]
+    with pytest.raises(ValueError, match=f"fanogan_jax:build cannot be built .*{path[-1]}"):
+        inputs.require_method(ConfigDict(config))
+    other = ConfigDict({**CONFIGS["ae"], "method": {"fn": "fanogan_jax:build"}})
+    with pytest.raises(ValueError, match="begin with one of the files in configs/"):
+        inputs.require_method(other)
+    schedule = with_value(CONFIGS["ssae_small"], ("training", "schedule", "peak"), 1.0)
+    with pytest.raises(ValueError, match="TypeError"):
+        inputs.require_method(schedule)
+
+
 def test_functions_of_the_users_own_have_fields_of_their_own():
     loss = {"fn": "my_loss:izi", "noise": -3, "feature": "x"}
     require_legal(with_value(CONFIGS["ssae_small"], ("training", "loss"), loss))

@@ -283,6 +283,8 @@ def test_claim_names_the_differing_keys(tmp_path):
 def test_what_failed_before_the_first_saved_step_may_be_corrected(tmp_path):
     claim(tmp_path, CONFIG, saved=False)
     (tmp_path / "checkpoints/gan").mkdir(parents=True)  # and nothing in it
+    (tmp_path / "checkpoints/encoder.tmp/20").mkdir(parents=True)  # killed while it was written
+    (tmp_path / "checkpoints/.DS_Store").touch()
     other = {**CONFIG, "seed": 1}
     claim(tmp_path, other, Facts(60, "b" * 64))
     assert read_config(str(tmp_path))["seed"] == 1

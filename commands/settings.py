@@ -24,6 +24,7 @@ _NEEDED = {
     "every": ("log", "save", "pictures"),
     "method": ("fn",),
 }
+_STAGES = ("gan", "encoding", "training", "head_training")  # of our methods, likewise
 _MOST = 10**9
 
 
@@ -193,7 +194,7 @@ def _faults(section: Mapping[str, Any], path: str) -> Iterator[str]:
                 yield from _faults(value, here)
         elif rule and not rule.holds(value):
             yield f"{here}={value!r} is not {rule.text}"
-        elif not rule and path in _NEEDED:
+        elif not rule and path in (*_NEEDED, *_STAGES):
             yield f"{here}: there is no such field{did_you_mean(name, known)}"
 
 

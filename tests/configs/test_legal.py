@@ -128,6 +128,7 @@ def test_what_is_legal_builds_a_method_or_says_why_not(field, value):
         ),
         (("generator", "features"), (1, "a"), "each a whole number from 1"),
         (("data", "flop"), 1, "data.flop: there is no such field: did you mean flip"),
+        (("gan", "num_stepz"), 1, "gan.num_stepz: there is no such field: did you mean num_steps"),
         (("gan", "critic_optimizer", "learning_rate"), "x", "learning_rate='x' is not a number"),
     ],
 )

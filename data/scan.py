@@ -414,7 +414,7 @@ def list_folder(folder: Path, *, skip: Collection[Path] = ()) -> Listing:
     if not folder.is_dir():
         return listing
     for path in _walk(folder, skip, listing.outputs):
-        if is_image_name(path):
+        if is_image_name(path) and not path.is_dir():
             listing.images.append(path)
         else:
             listing.others[suffix_of(path)] += 1

@@ -307,7 +307,7 @@ def test_rates_out_of_range_before_any_training(photos, tmp_path, rate):
     line = fails(
         *arguments(photos / "good", tmp_path / "w", f"--config.threshold.false_alarm_rate={rate}")
     )
-    assert "is not in (0, 1)" in line and not (tmp_path / "w" / "config.json").exists()
+    assert "is not a number in (0, 1)" in line and not (tmp_path / "w" / "config.json").exists()
 
 
 @pytest.mark.parametrize(("share", "count"), [("0.0", 0), ("0.01", 1)])

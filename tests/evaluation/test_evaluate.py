@@ -71,8 +71,11 @@ def run(workdir, test, calibration=2, save_maps=False, **options):
     write_results(str(workdir), done, NETWORK)
     write_report(str(workdir / "report"), **done._asdict())
     if save_maps:
+        turned = np.zeros(len(test.paths), int)
         named = {"paths": test.paths, "defects": test.defects, "sizes": test.sizes}
-        official.write_maps(str(workdir), "squares", maps=done.scored.maps, **named)
+        official.write_maps(
+            str(workdir), "squares", maps=done.scored.maps, orientations=turned, **named
+        )
     text = (workdir / "results.json").read_text()
     assert json.loads(text) == results and "NaN" not in text
     with open(workdir / "scores.csv", newline="", encoding="utf-8-sig") as file:

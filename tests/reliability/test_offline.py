@@ -46,7 +46,7 @@ def test_training_needs_no_network(tmp_path):
     code = f"from data import mvtec_ad; mvtec_ad.prepare_tfrecords('part', {root!r}, {copy!r})"
     done = no_network_interface(sys.executable, "-c", code)
     assert done.returncode == 0, done.stderr
-    assert list((tmp_path / "tfds").glob("*/mvtec_ad/part/1.0.0/*.tfrecord*"))
+    assert list((tmp_path / "tfds").glob("*/mvtec_ad/part/1.1.0/*.tfrecord*"))
 
 
 def call(method, *arguments, family=socket.AF_INET, kind=socket.SOCK_STREAM):

@@ -1,7 +1,8 @@
 """What is wrong with a device or with memory, in one line with the way out."""
 
 import os
-import traceback
+
+import jax
 
 _LESS = (
     "set a smaller batch_size or data.image_size, or --config.data.resident=False; what was saved "
@@ -16,8 +17,9 @@ def fault_of_a_device(error: BaseException) -> str:
         return f"the computer's memory is full ({text or 'it gives no more'}): {_LESS}"
     if "RESOURCE_EXHAUSTED" in text or "Out of memory" in text:
         return f"the memory of a device is full ({text}): {_LESS}"
-    last = traceback.extract_tb(error.__traceback__)[-1:]
-    at_start = isinstance(error, AssertionError) and any("xla_bridge" in at.filename for at in last)
+    # Of some devices that are not there JAX says nothing but that an assertion failed.
+    at_start = isinstance(error, AssertionError) and not _starts()
+    text = text.partition("-----")[0]
     if at_start or "Unable to initialize backend" in text or "Unknown backend" in text:
         asked = os.environ.get("JAX_PLATFORMS", "")
         return (
@@ -25,3 +27,12 @@ def fault_of_a_device(error: BaseException) -> str:
             'set JAX_PLATFORMS=cpu, or install JAX for the device, such as "jax[cuda12]"'
         )
     return ""
+
+
+def _starts() -> bool:
+    """Whether JAX has a device to start with."""
+    try:
+        jax.devices()
+    except (RuntimeError, AssertionError):
+        return False
+    return True

@@ -245,7 +245,12 @@ def test_export_writes_a_folder_or_nothing(finished, photos, tmp_path):
     assert not list(tmp_path.glob("none*"))
 
 
-def test_what_is_said_of_changed_and_moved_photos_leads_out(finished, photos, tmp_path):
+def test_what_is_said_of_changed_and_moved_photos_leads_out(
+    finished, photos, tmp_path, monkeypatch, capsys
+):
+    """What an export writes takes long, and is tested elsewhere."""
+    module = sys.modules[commands.export.__module__]
+    monkeypatch.setattr(module, "write_export", lambda *_, **__: None)
     workdir, other = tmp_path / "w", tmp_path / "other"
     shutil.copytree(photos / "good", other)
     shutil.copytree(finished[0], workdir)
@@ -256,6 +261,7 @@ def test_what_is_said_of_changed_and_moved_photos_leads_out(finished, photos, tm
         commands.export(str(workdir), str(tmp_path / "one"))
     config.data.folder = str(other)
     commands.export(str(workdir), str(tmp_path / "one"), config)
+    assert f"Exported: {tmp_path}/one" in capsys.readouterr().out
     sources = json.loads((workdir / "sources.json").read_text())
     held_out, trained = min(sources["calibration"]), min(sources["train"])
     save(other / held_out, picture(np.random.default_rng(5)))
@@ -264,6 +270,7 @@ def test_what_is_said_of_changed_and_moved_photos_leads_out(finished, photos, tm
         commands.export(str(workdir), str(tmp_path / "two"), config)
     commands.train(config, str(workdir))  # which has nothing to train, and evaluates
     commands.export(str(workdir), str(tmp_path / "two"), config)
+    assert f"Exported: {tmp_path}/two" in capsys.readouterr().out
     save(other / trained, picture(np.random.default_rng(6)))
     with pytest.raises(ValueError, match="was trained on have changed .*1 changed"):
         commands.train(config, str(workdir))

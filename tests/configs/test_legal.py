@@ -63,7 +63,7 @@ WRONG = st.one_of(
 )
 
 
-@settings(max_examples=1500, deadline=None, derandomize=True)
+@settings(max_examples=800, deadline=None, derandomize=True)
 @given(field=st.sampled_from(FIELDS), value=WRONG)
 def test_any_value_of_any_field_is_taken_or_told_in_one_line(field, value, tmp_path_factory):
     name, path = field
@@ -96,7 +96,7 @@ SMALL = st.one_of(
 )
 
 
-@settings(max_examples=150, deadline=None, derandomize=True)
+@settings(max_examples=100, deadline=None, derandomize=True)
 @given(field=st.sampled_from(BUILT), value=SMALL)
 def test_what_is_legal_builds_a_method_or_says_why_not(field, value):
     """Nothing is compiled, and no parameter made."""

@@ -32,6 +32,7 @@ runpy.run_path(str(_OFFLINE / "sitecustomize.py"))
 import jax
 import numpy as np
 import pytest
+from absl import logging
 from ml_collections import ConfigDict
 
 from configs import ae, ae_l2, ae_ssim, anogan, fanogan, fanogan_resnet, ssae
@@ -102,6 +103,14 @@ def images() -> np.ndarray:
     y, x = np.mgrid[-1:1:16j, -1:1:16j]
     disc = np.where(x**2 + y**2 < 0.5, 0.6, -0.6)[None, :, :, None]
     return (disc + 0.1 * rng.standard_normal((16, 16, 16, 3))).astype(np.float32)
+
+
+@pytest.fixture
+def warned(monkeypatch) -> list[str]:
+    """The lines that the log warns with, from now on."""
+    lines: list[str] = []
+    monkeypatch.setattr(logging, "warning", lambda text, *values: lines.append(text % values))
+    return lines
 
 
 @pytest.fixture(autouse=True, scope="module")

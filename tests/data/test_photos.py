@@ -24,15 +24,6 @@ def tree(tmp_path):
     return tmp_path
 
 
-@pytest.fixture
-def warned(monkeypatch):
-    lines = []
-    monkeypatch.setattr(
-        photos.logging, "warning", lambda text, *values: lines.append(text % values)
-    )
-    return lines
-
-
 def found(tree, pattern):
     """Names relative to the tree of what a pattern in it names."""
     return [os.path.relpath(path, tree) for path in photos.find(str(tree / pattern))]

@@ -45,15 +45,6 @@ def product(tmp_path):
     return make_product(tmp_path / "product")
 
 
-@pytest.fixture
-def warned(monkeypatch):
-    lines = []
-    monkeypatch.setattr(
-        pipeline.logging, "warning", lambda text, *values: lines.append(text % values)
-    )
-    return lines
-
-
 # ---------------------------------------------------------------- the layout of MVTec AD
 
 

@@ -35,15 +35,6 @@ def folder(tmp_path):
     return make_deep_tree(tmp_path / "root")
 
 
-@pytest.fixture
-def warned(monkeypatch):
-    lines = []
-    monkeypatch.setattr(
-        pipeline.logging, "warning", lambda text, *values: lines.append(text % values)
-    )
-    return lines
-
-
 def by_name(splits):
     return {
         name: image

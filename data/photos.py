@@ -4,6 +4,7 @@ A photo goes through the functions that training images go through (data/images.
 cannot be read is reported in its place among the others. No TensorFlow.
 """
 
+import functools
 import glob
 import os
 import re
@@ -163,15 +164,13 @@ def _matches(pattern: Path) -> Iterator[Path]:
     if wanted[-1] == "**":
         wanted.append("*")  # else files are among the matches or not, as Python's version has it
     dots = any(map(_hidden, wanted))
+    wrote = functools.cache(written_by)  # a folder may hold many files
     for path in base.glob("/".join(wanted)):
         below = path.relative_to(base).parts
-        if (dots or not any(map(_hidden, below))) and not _in_output(base, below):
+        folders = below if path.is_dir() else below[:-1]
+        inside = (base.joinpath(*below[:count]) for count in range(1, len(folders) + 1))
+        if (dots or not any(map(_hidden, below))) and not any(map(wrote, inside)):
             yield path
-
-
-def _in_output(base: Path, parts: Sequence[str]) -> bool:
-    """Whether this program has written the match itself, or a folder between it and `base`."""
-    return any(written_by(base.joinpath(*parts[: i + 1])) for i in range(len(parts)))
 
 
 def _hidden(name: str) -> bool:

@@ -25,6 +25,11 @@ _NEEDED = {
     "method": ("fn",),
 }
 _STAGES = ("gan", "encoding", "training", "head_training")  # of our methods, likewise
+# What our methods read besides these: networks, and how images are corrupted, scored and tuned for.
+_SECTIONS = (
+    *("generator", "critic", "encoder", "autoencoder", "head", "latent"),
+    *("corruption", "score", "tuning"),
+)
 _MOST = 10**9
 
 
@@ -164,14 +169,32 @@ def rule_of(path: str) -> Rule | None:
 def require_legal(config: ConfigDict | FrozenConfigDict) -> None:
     """Raises ValueError, one line about all fields that hold what they may not."""
     content = config.to_dict()
+    common = (*_NEEDED, "seed", "name")
     method = content.get("method")
-    if isinstance(method, Mapping) and not _is_ours(
-        method
-    ):  # its sections are its own, but for these
-        common = (*_NEEDED, "seed", "name")
+    if isinstance(method, Mapping) and not _is_ours(method):  # its sections are its own
         content = {name: value for name, value in content.items() if name in common}
-    if faults := [*_lacking(content), *_faults(content, "")]:
+    known = (*common, *_STAGES, *_SECTIONS)
+    unknown = [
+        f"{name}: no method reads such a section{did_you_mean(name, known)}"
+        for name in content
+        if name not in known
+    ]
+    faults = [*_lacking(content), *unknown, *_faults(content, ""), *_crop_faults(content)]
+    if faults:
         raise ValueError("; ".join(faults))
+
+
+def _crop_faults(content: Mapping[str, Any]) -> Iterator[str]:
+    data = content.get("data")
+    if not isinstance(data, Mapping):
+        return
+    side, crop = data.get("image_size"), data.get("crop", 0)
+    legal = RULES["image_size"].holds(side) and RULES["crop"].holds(crop)
+    if legal and crop > side:
+        yield (
+            f"data.crop={crop} does not fit images of {side}x{side} px: choose at most {side}, or "
+            "0 for whole images"
+        )
 
 
 def _lacking(content: Mapping[str, Any]) -> Iterator[str]:
@@ -193,9 +216,16 @@ def _faults(section: Mapping[str, Any], path: str) -> Iterator[str]:
             if _is_ours(value):
                 yield from _faults(value, here)
         elif rule and not rule.holds(value):
-            yield f"{here}={value!r} is not {rule.text}"
+            yield f"{here}={_shown(value)} is not {rule.text}"
         elif not rule and path in (*_NEEDED, *_STAGES):
             yield f"{here}: there is no such field{did_you_mean(name, known)}"
+
+
+def _shown(value: Any) -> str:
+    try:
+        return repr(value)
+    except ValueError:  # Python prints no integer of more than 4,300 digits
+        return "a number of more digits than can be shown"
 
 
 def _is_ours(section: Mapping[str, Any]) -> bool:

@@ -113,7 +113,7 @@ def test_flags_of_other_modes_are_refused(mode, flag, tmp_path):
 
 def test_a_crop_larger_than_the_images_is_refused(root, tmp_path):
     line = fails(*arguments(root, tmp_path / "w", "--config.data.crop=32"))
-    assert "data.crop 32" in line and "16x16" in line
+    assert "data.crop=32" in line and "16x16" in line
 
 
 def test_a_size_that_cannot_be_reconstructed_is_refused(root, tmp_path):

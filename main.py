@@ -21,7 +21,7 @@ import re
 import runpy
 import sys
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import suppress
 from typing import Any
 
 # TensorFlow reads these when it is imported, and else begins every run with lines about itself.
@@ -39,7 +39,7 @@ from ml_collections import FrozenConfigDict, config_flags
 import commands
 from engine import hosts, parallel, preemption
 from engine.faults import fault_of_a_device
-from engine.workdir import hold, read_config
+from engine.workdir import read_config
 
 _CONFIG = config_flags.DEFINE_config_file(
     "config",
@@ -152,23 +152,12 @@ def _run(workdir: str) -> int:
         case "compare":
             commands.compare(_WORKDIRS.value, output)
         case "tune":
-            config = _config(workdir)
-            with _held(workdir):
-                commands.tune(config, workdir)
+            commands.tune(_config(workdir), workdir)
         case "evaluate":
-            config = _config(workdir)
-            with _held(workdir):
-                commands.evaluate(config, workdir, save_maps=_SAVE_MAPS.value)
+            commands.evaluate(_config(workdir), workdir, save_maps=_SAVE_MAPS.value)
         case "train":
-            config = _config(workdir)
-            with _held(workdir):
-                commands.train(config, workdir, reuse=_REUSE.value)
+            commands.train(_config(workdir), workdir, reuse=_REUSE.value)
     return 0
-
-
-def _held(workdir: str) -> AbstractContextManager[None]:
-    """Of several processes the main one holds the workdir for all."""
-    return hold(workdir) if parallel.is_main() else nullcontext()
 
 
 def main(argv: list[str]) -> None:

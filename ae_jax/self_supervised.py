@@ -84,6 +84,12 @@ def _corruption(section: Any, textures: np.ndarray | None) -> CorruptFn:
     return make({name: value for name, value in section.items() if name != "textures"}, textures)
 
 
+def _refuse_batch(corrupt: CorruptFn, batch_size: int, side: int) -> None:
+    """Raises, without computing, what `corrupt` raises of so many images of `side` pixels."""
+    images = jax.ShapeDtypeStruct((batch_size, side, side, 3), jnp.float32)
+    jax.eval_shape(corrupt, jax.eval_shape(lambda: jax.random.key(0)), images)
+
+
 def _averaged(variables: Variables) -> Variables:
     """The variables with the averages in the place of the networks that learn."""
     averaged = variables["averaged"]
@@ -132,6 +138,7 @@ def _trained(
     num_steps = steps_of(section, num_train)
     optimizer = _optimizer(section, num_steps)
     loss = make(section.loss, network, corrupt)
+    _refuse_batch(corrupt, section.batch_size, side)
 
     def init(rng: jax.Array, variables: Variables) -> TrainState:
         networks = start(rng, variables)

@@ -51,7 +51,7 @@ def check(config: ConfigDict, workdir: str) -> int:
     for problem in _first_of_each_kind(problems):
         print(f"problem: {problem}")
     print(
-        f"{len(problems)} problems, with which no training begins."
+        f"{len(problems)} problem{'s' * (len(problems) > 1)}, with which no training begins."
         if problems
         else "No problem found."
     )

@@ -8,7 +8,7 @@ from absl import logging
 from ml_collections import ConfigDict
 
 from commands import inputs
-from commands.runs import RunNetworks, rejoin, restore_networks, trained_facts
+from commands.runs import RunNetworks, held, rejoin, restore_networks, trained_facts
 from data import pipeline
 from data.decoded import Images
 from engine import parallel, startup
@@ -58,13 +58,15 @@ def evaluate(config: ConfigDict, workdir: str, *, save_maps: bool = False) -> di
     """
     config = inputs.located(config, workdir)
     judgement = require_judgement(config)
-    splits = inputs.load(config, trained_facts(workdir))
-    judgement.warn_of_few(splits)
-    facts = rejoin(config, workdir)
-    before, now = read_sources(workdir), inputs.sources_of(splits)
-    if before and (what := changes(before.all(), now.all())):
-        logging.warning("Images have changed since %s was last evaluated: %s.", workdir, what)
-    return evaluate_run(config, facts, judgement, workdir, splits, save_maps=save_maps)
+    facts = trained_facts(workdir)
+    with held(workdir):
+        splits = inputs.load(config, facts)
+        judgement.warn_of_few(splits)
+        facts = rejoin(config, workdir)
+        before, now = read_sources(workdir), inputs.sources_of(splits)
+        if before and (what := changes(before.all(), now.all())):
+            logging.warning("Images have changed since %s was last evaluated: %s.", workdir, what)
+        return evaluate_run(config, facts, judgement, workdir, splits, save_maps=save_maps)
 
 
 def evaluate_run(

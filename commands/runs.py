@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,7 +13,7 @@ from data import sampling
 from engine import checkpoint, parallel
 from engine.method import Method, Score, Variables
 from engine.sources import Sources, changes, read_sources
-from engine.workdir import Facts, claim, read_config, read_facts
+from engine.workdir import Facts, claim, hold, read_config, read_facts
 from evaluation.scoring import restore, scorer_of
 from evaluation.threshold import Threshold, read_threshold
 from evaluation.tuning import read_choice
@@ -44,6 +45,15 @@ class Detector(NamedTuple):
         """Of uint8 [B, S, S, 3]."""
         scorer = scorer_of(self.networks.method, self.networks.variables)
         return lambda pixels: scorer(sampling.scale(pixels))
+
+
+def held(workdir: str) -> AbstractContextManager[None]:
+    """Keeps other commands from the workdir; of several processes the main one does so for all.
+
+    Raises:
+      OSError: another command holds it, or it cannot be written.
+    """
+    return hold(workdir) if parallel.is_main() else nullcontext()
 
 
 def restore_networks(config: ConfigDict, facts: Facts, workdir: str) -> RunNetworks:

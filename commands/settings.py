@@ -77,7 +77,8 @@ def _each(rule: Rule, least: int = 1, most: int = 64) -> Rule:
         listed = isinstance(value, tuple | list) and least <= len(value) <= most
         return listed and all(map(rule.holds, value))
 
-    return Rule(f"{least} to {most} values, each {rule.text}", holds)
+    count = f"{least} to {most}" if least < most else f"{most}"
+    return Rule(f"{count} values, each {rule.text}", holds)
 
 
 def _ascending(rule: Rule) -> Rule:
@@ -116,6 +117,7 @@ RULES: Mapping[str, Rule] = {
     # networks
     "latent": _whole(1, 2**20),
     "features": _each(_SIZE),
+    "head.features": _each(_SIZE, 2, 2),
     "dilations": _each(_SIZE),
     **dict.fromkeys(("width", "branch", "blocks", "convolutions", "fold"), _SIZE),
     **dict.fromkeys(("transposed", "sspcab", "skips"), _FLAG),

@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 
 from commands import inputs
 from commands.evaluate import evaluate_run, require_judgement
-from commands.runs import FREE, refuse_changed
+from commands.runs import FREE, held, refuse_changed
 from data import pipeline
 from engine import checkpoint, hosts, parallel
 from engine.method import Method
@@ -37,11 +37,12 @@ def train(config: ConfigDict, workdir: str, *, reuse: str | None = None) -> dict
     config = inputs.located(config, workdir)
     judgement = require_judgement(config)
     inputs.require_method(config)
-    splits = inputs.load(config)
-    judgement.warn_of_few(splits)
-    facts = inputs.facts_of(config, splits)
-    train_networks(config, facts, workdir, splits, reuse=reuse)
-    return evaluate_run(config, facts, judgement, workdir, splits)
+    with held(workdir):
+        splits = inputs.load(config)
+        judgement.warn_of_few(splits)
+        facts = inputs.facts_of(config, splits)
+        train_networks(config, facts, workdir, splits, reuse=reuse)
+        return evaluate_run(config, facts, judgement, workdir, splits)
 
 
 def train_networks(

@@ -6,7 +6,7 @@ from typing import Any
 from ml_collections import ConfigDict, FrozenConfigDict
 
 from commands import inputs
-from commands.runs import refuse_changed, rejoin, require_finished
+from commands.runs import held, refuse_changed, rejoin, require_finished, trained_facts
 from commands.train import train_networks
 from data import pipeline
 from engine import parallel
@@ -32,6 +32,12 @@ def tune(config: ConfigDict, workdir: str) -> dict[str, Any]:
             f"{config.name} leaves nothing to tune: --mode=tune is for configs/restorer.py and "
             "configs/ssae.py"
         )
+    trained_facts(workdir)  # where nothing was trained, nothing is written
+    with held(workdir):
+        return _tune(config, workdir)
+
+
+def _tune(config: FrozenConfigDict, workdir: str) -> dict[str, Any]:
     facts = rejoin(config, workdir)
     method: Any = inputs.method_of(config, facts)  # of one that has a section `tuning`
     require_finished(method, restore(method, workdir)[1], workdir)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from PIL import Image
 
 import commands
 from configs import restorer
+from engine.workdir import hold
 
 SIDE = 32
 
@@ -93,8 +95,29 @@ def test_tuning_chooses_map_smoothing_and_rule_on_defects_that_training_does_not
     assert after["score"] == fields
 
 
-def test_sides_that_do_not_fold_are_told_with_the_nearest_that_do(root, tmp_path):
+@pytest.mark.parametrize(
+    ("section", "fields", "said"),
+    [
+        ("data", {"image_size": 36}, "36 is no multiple of 8.: choose 32 or 40 px"),
+        ("training", {"batch_size": 1}, "the batch holds one image: choose a batch_size of 2"),
+        ("head", {"features": (4,)}, "head.features=.* is not 2 values"),
+    ],
+)
+def test_what_no_network_takes_is_told_before_anything_is_written(
+    root, tmp_path, capsys, section, fields, said
+):
     config = small(restorer.get_config("nut"), root)
-    config.data.image_size = 36
-    with pytest.raises(ValueError, match="36 is no multiple of 8.: choose 32 or 40 px"):
+    config[section].update(fields)
+    with pytest.raises(ValueError, match=said):
         commands.train(config, str(tmp_path / "run"))
+    assert not (tmp_path / "run").exists()
+    if section != "head":  # whose rule check keeps as every command does
+        assert commands.check(config, "") == 1
+        assert re.search(said, capsys.readouterr().out)
+
+
+def test_a_held_workdir_is_left_alone_by_the_python_calls_too(finished):
+    config, workdir = stored(finished[1]), finished[1]
+    for command in (commands.train, commands.evaluate, commands.tune):
+        with hold(workdir), pytest.raises(OSError, match="in use by process"):
+            command(config, workdir)

@@ -85,7 +85,7 @@ BUILT = [
     if field[0]
     in ("fanogan", "fanogan_resnet", "anogan", "ae", "ae_ssim", "ssae_small", "restorer")
     and rule_of(".".join(field[1])).text.startswith(
-        ("a whole", "a number", "1 to 64", "two values")
+        ("a whole", "a number", "1 to 64", "2 values", "two values")
     )
 ]
 SMALL = st.one_of(

@@ -194,8 +194,8 @@ def _crop_faults(content: Mapping[str, Any]) -> Iterator[str]:
     legal = RULES["image_size"].holds(side) and RULES["crop"].holds(crop)
     if legal and crop > side:
         yield (
-            f"data.crop={crop} does not fit images of {side}x{side} px: choose at most {side}, or "
-            "0 for whole images"
+            f"data.crop={crop} does not fit images of {side}x{side} px: it is not from 1 to {side}, "
+            "data.image_size, or 0 for whole images"
         )
 
 

@@ -194,7 +194,7 @@ def _crop_faults(content: Mapping[str, Any]) -> Iterator[str]:
     legal = RULES["image_size"].holds(side) and RULES["crop"].holds(crop)
     if legal and crop > side:
         yield (
-            f"data.crop={crop} does not fit images of {side}x{side} px: it is not from 1 to {side}, "
+            f"data.crop={crop} does not fit images of {side}x{side} px: it is not from 1 to "
             "data.image_size, or 0 for whole images"
         )
 

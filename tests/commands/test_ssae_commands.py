@@ -133,7 +133,7 @@ def test_bad_textures_are_told_before_the_workdir_is_bound(trained, tmp_path):
     config.corruption.textures = str(tmp_path / "none")
     with pytest.raises(ValueError, match=r"corruption\.textures: .*none is no folder"):
         commands.train(config, str(tmp_path / "run"))
-    assert not (tmp_path / "run").exists()
+    assert not (tmp_path / "run/config.json").exists()
 
 
 def test_a_run_that_is_not_finished_is_not_tuned(trained, tmp_path):

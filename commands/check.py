@@ -17,7 +17,6 @@ from data.check import CALIBRATION, TRAINED, check_data
 from data.images import MOST_PIXELS, PLAIN, one_line
 from engine import brightness
 from engine.make import resolve
-from engine.workdir import Facts
 from evaluation import threshold
 
 _MANY, _FIRST = 10, 3  # of more problems than the former that are alike, so many are said
@@ -117,7 +116,7 @@ def _config_problems(config: ConfigDict, trained_on: int) -> list[str]:
         *(partial(resolve, name) for name in _named(config.to_dict())),
         partial(pipeline.train_draws, blank, **inputs.augmentation(config)),
         partial(inputs.load_textures, config, PLAIN),
-        partial(inputs.method_of, config, Facts(trained_on, "")),
+        partial(inputs.require_method, config, trained_on),
     ]
     problems = []
     for attempt in attempts:
@@ -133,5 +132,5 @@ def _named(section: dict[str, Any]) -> Iterator[str]:
     for key, value in section.items():
         if isinstance(value, dict):
             yield from _named(value)
-        elif key == "fn":
+        elif key == "fn" and value:  # of an autoencoder there may be none
             yield value

@@ -13,7 +13,7 @@ from data import pipeline
 from data.decoded import Images
 from engine import parallel, startup
 from engine.log import REPORT
-from engine.sources import changes, read_sources, write_sources
+from engine.sources import changes, usable_sources, write_sources
 from engine.workdir import Facts
 from evaluation import evaluate as evaluation
 from evaluation import official, threshold
@@ -63,7 +63,7 @@ def evaluate(config: ConfigDict, workdir: str, *, save_maps: bool = False) -> di
         splits = inputs.load(config, facts)
         judgement.warn_of_few(splits)
         facts = rejoin(config, workdir)
-        before, now = read_sources(workdir), inputs.sources_of(splits)
+        before, now = usable_sources(workdir), inputs.sources_of(splits)
         if before and (what := changes(before.all(), now.all())):
             logging.warning("Images have changed since %s was last evaluated: %s.", workdir, what)
         return evaluate_run(config, facts, judgement, workdir, splits, save_maps=save_maps)

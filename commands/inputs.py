@@ -12,7 +12,7 @@ from data.images import MOST_PIXELS, Reading
 from engine import batches, hosts
 from engine.brightness import training_brightness, with_correction
 from engine.make import make
-from engine.method import Method
+from engine.method import Method, first_line, require_score
 from engine.sources import Sources
 from engine.workdir import Facts
 
@@ -142,9 +142,17 @@ def method_of(config: ConfigDict, facts: Facts, *textures: np.ndarray) -> Method
     return method if facts.brightness is None else with_correction(method, facts.brightness)
 
 
-def require_method(config: ConfigDict) -> None:
-    """Raises ValueError for what is wrong with the networks, before an image is read."""
-    method_of(config, Facts(_MANY, ""))
+def require_method(config: ConfigDict, num_train: int = _MANY) -> None:
+    """Raises ValueError for what is wrong with networks and score, before an image is read."""
+    method = method_of(config, Facts(num_train, ""))
+    try:
+        require_score(method, config.data.image_size)
+    except ValueError:
+        raise
+    except Exception as error:  # a score may be the user's own, and raise anything
+        raise ValueError(
+            f"the score of this config raises {type(error).__name__} ({first_line(error)}): mend it"
+        ) from error
 
 
 def augmentation(config: ConfigDict) -> dict[str, Any]:

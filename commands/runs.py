@@ -12,7 +12,7 @@ from commands import inputs
 from data import sampling
 from engine import checkpoint, parallel
 from engine.method import Method, Score, Variables
-from engine.sources import Sources, changes, read_sources
+from engine.sources import Sources, changes, usable_sources
 from engine.workdir import Facts, claim, hold, read_config, read_facts
 from evaluation.scoring import restore, scorer_of
 from evaluation.threshold import Threshold, read_threshold
@@ -119,7 +119,7 @@ def refuse_changed(workdir: str, facts: Facts, images: Sources) -> None:
       images: that a run of these settings is trained on; of the calibration and the test images a
         network knows nothing.
     """
-    before = read_sources(workdir) if checkpoint.exist(workdir) else None
+    before = usable_sources(workdir) if checkpoint.exist(workdir) else None
     if before is None or read_facts(workdir).digest == facts.digest:
         return
     if what := changes(before.good(), images.good()):

@@ -143,7 +143,7 @@ RULES: Mapping[str, Rule] = {
     # corruption
     "max_patches": _whole(1, 64),
     "side": _ascending(_SOME),
-    "opacity": _ascending(_SHARE),
+    "opacity": _ascending(_SOME),
     "clean": _SHARE,
     **dict.fromkeys(("weights.patches", "weights.seamless"), _WEIGHT),
     # scores

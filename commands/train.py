@@ -14,7 +14,7 @@ from commands.runs import FREE, held, refuse_changed
 from data import pipeline
 from engine import checkpoint, hosts, parallel
 from engine.method import Method
-from engine.sources import Sources, read_sources, write_sources
+from engine.sources import Sources, usable_sources, write_sources
 from engine.train import Every, require_divisible, train_stages
 from engine.workdir import Facts, claim
 from engine.workdir import reuse as reuse_stages
@@ -92,5 +92,5 @@ def _bind(
     claim(workdir, settings, facts, free=FREE, main=main_process)
     if main_process and not bound:
         forget_choice(workdir)  # of networks that are not there any more
-    if main_process and not (bound and read_sources(workdir)):
+    if main_process and not (bound and usable_sources(workdir)):
         write_sources(workdir, images)

@@ -19,6 +19,7 @@ from storage.rows import Bytes, Masks, Rows, packed_bytes
 # Since 4: EXIF orientation, the white level, sums of each file; since 3: uncompressed; since 2:
 # Pillow's resizing, the sizes of the files, pick_test.
 _FORMAT = 4
+_ANEW = "it is made anew from the images, where their folder is given"
 _BLOCK = 2**20  # bytes that are read at a time for the checksum
 
 
@@ -107,10 +108,10 @@ def read_decoded(path: str, *, test: bool = True) -> Decoded:
         raise
     except Exception as error:  # a cut or altered ZIP file fails in many ways
         reason = " ".join(str(error).split())[:200]
-        raise ValueError(f"{path} holds no decoded images ({reason}): delete it") from error
+        raise ValueError(f"{path} holds no decoded images ({reason}): {_ANEW}") from error
     raise ValueError(
         f"{path} was written by another version of this program (format {version}, not {_FORMAT}): "
-        "it is made anew from the images, where their folder is given"
+        f"{_ANEW}"
     )
 
 

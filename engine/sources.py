@@ -62,6 +62,14 @@ def read_sources(workdir: str) -> Sources | None:
     return sources
 
 
+def usable_sources(workdir: str) -> Sources | None:
+    """As `read_sources`, but None where the file is damaged too: for who writes it anew."""
+    try:
+        return read_sources(workdir)
+    except ValueError:
+        return None
+
+
 def changes(before: Sums, now: Sums) -> str:
     """How many files of which folder were added, removed and changed, or '' where none was.
 

@@ -34,7 +34,9 @@ import numpy as np
 import pytest
 from absl import logging
 from ml_collections import ConfigDict
+from PIL import Image
 
+import commands
 from configs import ae, ae_l2, ae_ssim, anogan, fanogan, fanogan_resnet, ssae
 
 AUTOENCODERS = (ae, ae_l2, ae_ssim)
@@ -103,6 +105,35 @@ def images() -> np.ndarray:
     y, x = np.mgrid[-1:1:16j, -1:1:16j]
     disc = np.where(x**2 + y**2 < 0.5, 0.6, -0.6)[None, :, :, None]
     return (disc + 0.1 * rng.standard_normal((16, 16, 16, 3))).astype(np.float32)
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory) -> tuple[Path, str]:
+    """The root of a small category, and the workdir of a self-supervised run on it.
+
+    They serve many tests, which write into copies alone.
+    """
+    root, rng = tmp_path_factory.mktemp("parts"), np.random.default_rng(0)
+    for i in range(20):
+        _save(root / f"nut/train/good/{i}.png", rng)
+    for i in range(4):
+        _save(root / f"nut/test/good/{i}.png", rng)
+        _save(root / f"nut/test/dent/{i}.png", rng, bright=True)
+    config = shrink(ssae.get_config("nut"))
+    config.data.update(root=str(root), prepared=str(root / "prepared"), calibration=0.3)
+    config.tuning.update(corrupted_weights=(0.1,), draws=2, smoothing=(0.0, 1.0), tops=(0.1,))
+    config.tuning.corruption.update(side=(0.5, 0.9), opacity=(0.9, 1.0))
+    workdir = str(root / "run")
+    commands.train(config, workdir)
+    return root, workdir
+
+
+def _save(path: Path, rng: np.random.Generator, *, bright: bool = False) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = rng.integers(60, 120, (16, 16, 3)).astype(np.uint8)
+    if bright:
+        pixels[4:9, 4:9] = 250
+    Image.fromarray(pixels).save(path)
 
 
 @pytest.fixture

@@ -10,7 +10,6 @@ import json
 import os
 import shutil
 
-import numpy as np
 import pytest
 from conftest import shrink
 from ml_collections import ConfigDict
@@ -18,32 +17,6 @@ from PIL import Image
 
 import commands
 from configs import ae, ssae
-
-
-def save(path, rng, bright=False):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    pixels = rng.integers(60, 120, (16, 16, 3)).astype(np.uint8)
-    if bright:
-        pixels[4:9, 4:9] = 250
-    Image.fromarray(pixels).save(path)
-
-
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory):
-    """The root of a small category, and the workdir of a run on it."""
-    root, rng = tmp_path_factory.mktemp("parts"), np.random.default_rng(0)
-    for i in range(20):
-        save(root / "nut" / "train" / "good" / f"{i}.png", rng)
-    for i in range(4):
-        save(root / "nut" / "test" / "good" / f"{i}.png", rng)
-        save(root / "nut" / "test" / "dent" / f"{i}.png", rng, bright=True)
-    config = shrink(ssae.get_config("nut"))
-    config.data.update(root=str(root), prepared=str(root / "prepared"), calibration=0.3)
-    config.tuning.update(corrupted_weights=(0.1,), draws=2, smoothing=(0.0, 1.0), tops=(0.1,))
-    config.tuning.corruption.update(side=(0.5, 0.9), opacity=(0.9, 1.0))
-    workdir = str(root / "run")
-    commands.train(config, workdir)
-    return root, workdir
 
 
 def stored(workdir):

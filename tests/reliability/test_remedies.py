@@ -1,0 +1,501 @@
+"""Messages that name a remedy: each is followed here as a user follows it, and leads out.
+
+The first test keeps what all messages name: fields, flags, modes and files that there are. Others
+are followed where their fault is tested: too few held-out images (test_threshold.py), photos that
+changed (test_main_decision.py), names that hosts, disks and caches have (test_hosts.py,
+test_disk.py, test_startup.py).
+"""
+
+import ast
+import contextlib
+import io
+import json
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import shrink
+from ml_collections import ConfigDict
+from trees import good_ones, make_product, make_tree, picture, save
+
+import commands
+from commands import inputs
+from configs import ae_ssim, fanogan, restorer, restorer_head, ssae
+from data import demo, pipeline
+from data.scan import CATEGORIES
+from engine import parallel
+
+ROOT = Path(__file__).parents[2]
+PACKAGES = (
+    *("ae_jax", "commands", "data", "deploy", "engine", "evaluation"),
+    *("fanogan_jax", "report", "storage", "main.py"),
+)
+
+# absl's own, and those of MVTec AD's evaluation script, whose command evaluation/official.py says.
+OTHER_FLAGS = (
+    *("help", "helpshort", "helpfull"),
+    *("dataset_base_dir", "anomaly_maps_dir", "output_dir", "evaluated_objects"),
+)
+
+# ---------------------------------------------------------------- what messages name
+
+
+def texts(path: Path) -> Iterator[str]:
+    """All texts of a module but its docstrings; '{}' stands for a value."""
+    tree = ast.parse(path.read_text())
+    nodes = list(ast.walk(tree))
+    scopes = [
+        node for node in nodes if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef)
+    ]
+    passed = {id(scope.body[0].value) for scope in scopes if ast.get_docstring(scope)}
+    for node in nodes:
+        if isinstance(node, ast.JoinedStr):
+            parts = [getattr(part, "value", None) for part in node.values]
+            passed.update(map(id, node.values))
+            yield "".join(part if isinstance(part, str) else "{}" for part in parts)
+        elif isinstance(node, ast.Constant) and id(node) not in passed:
+            yield str(node.value)
+
+
+def paths_of(section, prefix=""):
+    for name, value in section.items():
+        yield f"{prefix}{name}"
+        if isinstance(value, dict):
+            yield from paths_of(value, f"{prefix}{name}.")
+
+
+def unknown_names(text, fields, flags, modes):
+    """What the text names that there is not."""
+    sections = "|".join(sorted({field.partition(".")[0] for field in fields if "." in field}))
+    named = re.findall(r"--config\.([a-z_]+(?:\.[a-z_]+)*)", text)
+    named += re.findall(rf"(?<![\w./{{}}])((?:{sections})(?:\.[a-z_]+)+)(?![\w(:*/{{}}.])", text)
+    endings = ("json", "jsonl", "py", "png", "csv", "npz")
+    yield from (n for n in named if n not in fields and n.rpartition(".")[2] not in endings)
+    yield from (m for m in re.findall(r"--mode=(\w+)", text) if m not in modes)
+    yield from (f for f in re.findall(r"(?<![\w-])--([a-z_]+)", text) if f not in flags)
+    files = re.findall(r"\b(?:configs|docs)/\w+\.\w+|\brequirements[\w-]*\.txt", text)
+    yield from (file for file in files if not (ROOT / file).exists())
+
+
+def test_what_a_message_names_is_there():
+    modules = ssae, ae_ssim, fanogan, restorer, restorer_head
+    fields = set().union(*(paths_of(each.get_config("mine").to_dict()) for each in modules))
+    definitions = [
+        node.args
+        for node in ast.walk(ast.parse((ROOT / "main.py").read_text()))
+        if isinstance(node, ast.Call) and "flags.DEFINE" in ast.unparse(node.func)
+    ]
+    flags = {first.value: others for first, *others in definitions}
+    modes = ast.literal_eval(flags["mode"][1])
+    wrong = []
+    for package in PACKAGES:
+        for path in sorted((ROOT / package).rglob("*.py")) or [ROOT / package]:
+            for text in texts(path):
+                names = unknown_names(text, fields, [*flags, *OTHER_FLAGS], modes)
+                wrong += [f"{path.relative_to(ROOT)}: {name}" for name in names]
+    assert not wrong, wrong
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("set data.data_dir", "use --config.gan.steps={}", "--mode=export, --mode=test"),
+        *("give --folder", "as docs/none.md has it", "{}: data.size={} is not"),
+    ],
+)
+def test_the_test_above_finds_what_is_not_there(text):
+    fields = {"data", "data.folder", "gan", "gan.num_steps"}
+    assert len(list(unknown_names(text, fields, ["config", "mode"], ["export"]))) == 1
+
+
+# ---------------------------------------------------------------- remedies for a config
+
+
+def small(module, root, name="part", **data):
+    config = shrink(module.get_config(name))
+    config.data.update(root=str(root), prepared=str(root / "prepared"), **data)
+    if "head" in config:
+        config.head.update(fold=2, features=(4, 4))
+        config.data.image_size = 32
+    return config
+
+
+def told(config):
+    """What check says is wrong, or '' where nothing is."""
+    printed = io.StringIO()
+    try:
+        with contextlib.redirect_stdout(printed):
+            commands.check(config, "")
+    except (ValueError, OSError) as error:
+        return str(error)
+    lines = printed.getvalue().splitlines()
+    return "\n".join(line for line in lines if line.startswith("problem: "))
+
+
+def follow(config, said):
+    """Sets what the message says to set, as --config.field=value."""
+    settings_told = re.findall(r"--config\.([a-z_.]+)=([^\s,;]+)", said)
+    assert settings_told, said
+    config.update_from_flattened_dict(dict(settings_told))
+
+
+def test_a_product_of_ones_own_gets_the_name_that_is_told(tmp_path):
+    good_ones(tmp_path / "photos")
+    folder = str(tmp_path / "photos")
+    said = told(small(fanogan, tmp_path, "bottle", folder=folder))
+    name = re.search(r"--config=configs/fanogan\.py:(\w+)", said)[1]
+    assert told(small(fanogan, tmp_path, name, folder=folder)) == ""
+
+
+def test_the_layout_of_mvtec_ad_in_data_folder(tmp_path):
+    folder = make_tree(tmp_path / "a", "part", num_train=20)
+    said = told(small(fanogan, tmp_path, "mine", folder=str(folder)))
+    config = small(fanogan, tmp_path, re.search(r"<config>\.py:(\w+)", said)[1])
+    follow(config, said)
+    assert told(config) == ""
+
+
+@pytest.mark.parametrize("place", [".", "a/part"])
+def test_a_root_that_is_a_folder_too_high_or_too_deep(tmp_path, place):
+    make_tree(tmp_path / "a", "part", num_train=20)
+    config = small(fanogan, tmp_path / place)
+    follow(config, told(config))
+    assert told(config) == ""
+
+
+def test_a_folder_that_is_not_there(tmp_path):
+    config = small(fanogan, tmp_path, "thing")
+    assert f"any folder of the same layout under {tmp_path} works" in told(config)
+    make_tree(tmp_path, "thing", num_train=20)
+    assert told(config) == ""
+    config = small(fanogan, tmp_path, CATEGORIES[0])
+    assert f"unpack it into {tmp_path}" in told(config)
+    make_tree(tmp_path, CATEGORIES[0], num_train=20)
+    assert told(config) == ""
+    config = small(fanogan, tmp_path, "mine", folder=str(tmp_path / "photos"))
+    assert "name a folder that holds images of good parts" in told(config)
+    good_ones(tmp_path / "photos")
+    assert told(config) == ""
+
+
+def test_a_share_for_calibration_that_leaves_nothing(tmp_path):
+    make_product(tmp_path / "photos")
+    config = small(fanogan, tmp_path, "mine", folder=str(tmp_path / "photos"), calibration=0.5)
+    bound = float(re.search(r"choose less than (0\.\d+)", told(config))[1])
+    config.data.calibration = bound - 0.05
+    assert told(config) == ""
+
+
+def set_to(config, **fields):
+    config.update_from_flattened_dict({name.replace("__", "."): fields[name] for name in fields})
+
+
+# Module, the field, what is wrong in it, the words that name legal values, and which those are.
+LIMITS = [
+    (fanogan, "data.image_size", 18, r"choose (\d+) or (\d+) px", (0, 0)),
+    (fanogan, "gan.num_steps", 0, r"set more epochs, or num_steps", ()),
+    (ae_ssim, "score.stride", 40, r"choose score.stride from (\d+) to (\d+)", (0, 0)),
+    (ae_ssim, "data.crop", 40, r"from 1 to data\.image_size, or (\d+) for whole", (0,)),
+    (ssae, "training.schedule.warmup_steps", 2, r"must be less than the (\d+) steps", (-1,)),
+    (ssae, "score.map", "head", r"the network has none: '(residual)'", ("",)),
+    (restorer, "data.image_size", 36, r"choose (\d+) or (\d+) px", (0, 0)),
+]
+
+
+@pytest.mark.parametrize(
+    ("module", "field", "wrong", "words", "shifts"),
+    [pytest.param(*case, id=f"{case[0].__name__[8:]}-{case[1]}") for case in LIMITS],
+)
+def test_the_values_that_a_message_names_are_taken(tmp_path, module, field, wrong, words, shifts):
+    make_tree(tmp_path, "grid", num_train=20)  # of which crops are taken
+    config = small(module, tmp_path, "grid")
+    if field.endswith("num_steps"):
+        config.gan.epochs = 0
+    set_to(config, **{field: wrong})
+    match = re.search(words, told(config))
+    assert match, told(config)
+    for value, shift in zip(match.groups(), shifts, strict=True):
+        set_to(config, **{field: value if shift == "" else int(value) + shift})
+        assert told(config) == ""
+    if not shifts:
+        config.gan.epochs = 9
+        assert told(config) == ""
+
+
+def test_a_score_that_fails_is_told_before_anything_is_trained(tmp_path, monkeypatch):
+    make_tree(tmp_path, "part", num_train=20)
+    code = "def build(network):\n    return lambda variables, images: images.shape[9]\n"
+    (tmp_path / "own_score.py").write_text(code)
+    monkeypatch.syspath_prepend(tmp_path)
+    config = small(ssae, tmp_path)
+    config.score = dict(fn="own_score:build")
+    said = "the score of this config raises IndexError .*: mend it"
+    assert re.search(said, told(config))
+    with pytest.raises(ValueError, match=said):
+        commands.train(config, str(tmp_path / "run"))
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_head_alone_is_added_as_told(tmp_path):
+    make_tree(tmp_path, "part", num_train=20)
+    config, whole = small(ssae, tmp_path), small(restorer, tmp_path)
+    config.autoencoder.fn = ""
+    said = told(config)
+    assert "add a section `head`" in said
+    config.head = whole.head
+    follow(config, said)
+    assert told(config) == ""
+
+
+def test_textures_that_are_none(tmp_path):
+    make_tree(tmp_path, "part", num_train=20)
+    config = small(ssae, tmp_path)
+    (tmp_path / "textures").mkdir()
+    config.corruption.textures = str(tmp_path / "textures")
+    assert "put images there, or leave corruption.textures empty" in told(config)
+    save(tmp_path / "textures/a.png", picture(0))
+    assert told(config) == ""
+    config.corruption.textures = ""
+    assert told(config) == ""
+
+
+def test_quarter_turns_of_an_oblong():
+    images = np.zeros((2, 16, 20, 3), np.uint8)
+    for fields in ({"rotation": 180}, {"rotation": 0}, {"rotation": 90, "crop": 16}):
+        pipeline.train_draws(images, **{"crop": 0, "flip": False, **fields})
+    with pytest.raises(ValueError, match="choose 180 or 0, or square crops with data.crop"):
+        pipeline.train_draws(images, crop=0, flip=False, rotation=90)
+
+
+def test_a_decoded_copy_of_another_white_level_and_a_damaged_one(tmp_path):
+    good_ones(tmp_path / "photos")
+    config = small(fanogan, tmp_path, "mine", folder=str(tmp_path / "photos"))
+    inputs.read(inputs.located(config, ""))
+    copy = str(next((tmp_path / "prepared/decoded").glob("*.npz")))
+    config.data.update(root=copy, folder="", white_level=1023)
+    said = told(config)
+    assert "name the folder of the images" in said
+    config.data.white_level = int(re.search(r"data\.white_level=(\d+)", said)[1])
+    assert told(config) == ""
+    Path(copy).write_bytes(b"PK")
+    assert "made anew" in told(config)
+    config.data.folder = str(tmp_path / "photos")
+    assert told(config) == ""
+    inputs.read(inputs.located(config, ""))
+    config.data.update(folder="")
+    assert told(config) == ""
+
+
+def test_a_batch_that_does_not_divide():
+    with pytest.raises(ValueError, match="choose a multiple of 8 for batch_size"):
+        parallel.local_dims((12,))
+    assert parallel.local_dims((16,)) == (8, 2)
+
+
+def test_a_demo_data_set_that_is_not_whole(tmp_path):
+    demo.generate_demo(tmp_path, train=2, good=1, bad=1, size=32)
+    next((tmp_path / "demo").rglob("*.png")).unlink()
+    with pytest.raises(ValueError, match="delete it") as error:
+        demo.generate_demo(tmp_path, train=2, good=1, bad=1, size=32)
+    shutil.rmtree(str(error.value).partition(" is not")[0])
+    demo.generate_demo(tmp_path, train=2, good=1, bad=1, size=32)
+
+
+# ---------------------------------------------------------------- remedies for a workdir
+
+
+@pytest.fixture
+def run(trained, tmp_path):
+    """A copy of the small run, which a test may damage."""
+    return Path(shutil.copytree(trained[1], tmp_path / "run"))
+
+
+def stored(workdir):
+    return ConfigDict(json.loads((Path(workdir) / "config.json").read_text()))
+
+
+def predicted(trained, run):
+    """The rows of new images, into a folder of their own."""
+    output = run.parent / "out"
+    shutil.rmtree(output, ignore_errors=True)
+    assert commands.predict(str(run), str(trained[0] / "nut/test/good"), str(output)) == 0
+    return (output / "predictions.csv").read_text()
+
+
+def follow_command(said):
+    """Gives the command that the message says to give."""
+    mode, workdir = re.search(r"main\.py --mode=(\w+) --workdir=([^\s`,]+)", said).groups()
+    getattr(commands, mode)(stored(workdir), workdir)
+
+
+def raised(command, *arguments):
+    with pytest.raises((ValueError, OSError)) as error:
+        command(*arguments)
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+def test_the_threshold_is_set_again_as_told(trained, run):
+    before = predicted(trained, run)
+    for content in (
+        None,
+        "{}",
+        (run / "threshold.json").read_text().replace('"step": 2', '"step": 1'),
+    ):
+        (run / "threshold.json").unlink()
+        if content is not None:
+            (run / "threshold.json").write_text(content)
+        follow_command(raised(predicted, trained, run))
+        assert predicted(trained, run) == before
+
+
+@pytest.fixture
+def another(trained, run):
+    """A second run to compare with: the first one by another seed's name."""
+    other = Path(shutil.copytree(run, run.parent / "another"))
+    text = (other / "config.json").read_text()
+    (other / "config.json").write_text(text.replace('"seed": 0', '"seed": 1'))
+    return other
+
+
+@pytest.mark.parametrize("content", [None, "{"])
+def test_results_are_written_again_as_told(run, another, content):
+    names = ("results.json", "scores.csv", "predictions.npz", "sources.json")
+    for number, name in enumerate(names):
+        (run / name).unlink()
+        if content is not None:
+            (run / name).write_text(content)
+        output = str(run.parent / f"comparison {number}")
+        follow_command(raised(commands.compare, [str(run), str(another)], output))
+        commands.compare([str(run), str(another)], output)
+
+
+def test_the_config_that_the_workdir_was_made_with_goes_on(run):
+    config = stored(run)
+    config.training.batch_size = 16
+    said = raised(commands.train, config, str(run))
+    assert "choose another workdir, or the config it was made with" in said
+    commands.train(stored(run), str(run))
+    commands.train(config, str(run.parent / "another"))
+
+
+def test_without_a_whole_checkpoint_a_copy_is_put_back_or_the_stage_trained_anew(trained, run):
+    before = predicted(trained, run)
+    (step,) = (run / "checkpoints/autoencoder").iterdir()
+    copy = shutil.copytree(step, run.parent / "copy")
+    shutil.rmtree(step)
+    step.mkdir()
+    assert "put a copy of one back" in raised(predicted, trained, run)
+    shutil.rmtree(step)
+    shutil.copytree(copy, step)
+    assert predicted(trained, run) == before
+    shutil.rmtree(step)
+    step.mkdir()
+    shutil.rmtree(raised(predicted, trained, run).partition(" holds no checkpoint")[0])
+    commands.train(stored(run), str(run))
+    assert predicted(trained, run) == before
+
+
+def test_a_damaged_line_of_metrics_is_deleted(run):
+    path = run / "metrics.jsonl"
+    path.write_text("oh\n" + path.read_text())
+    said = raised(commands.evaluate, stored(run), str(run))
+    number = int(re.search(r"line (\d+) is no JSON; delete that line", said)[1])
+    lines = path.read_text().splitlines(keepends=True)
+    path.write_text("".join(lines[: number - 1] + lines[number:]))
+    commands.evaluate(stored(run), str(run))
+
+
+def test_a_damaged_choice_is_removed_or_made_again(run):
+    (run / "tuning.json").write_text("{}")
+    assert "tune again, or remove it" in raised(commands.evaluate, stored(run), str(run))
+    (run / "tuning.json").unlink()
+    commands.evaluate(stored(run), str(run))
+    (run / "tuning.json").write_text("{}")
+    config = stored(run)
+    config.tuning.corruption.opacity = (1e-9, 1e-9)
+    said = raised(commands.tune, config, str(run))
+    config.tuning.update_from_flattened_dict(
+        {re.search(r"raise tuning\.(\S+)", said)[1]: (0.9, 1.0)}
+    )
+    commands.tune(config, str(run))
+    commands.evaluate(stored(run), str(run))
+
+
+def test_a_run_that_is_not_finished_is_trained_to_its_end(trained, run):
+    path = run / "config.json"
+    path.write_text(path.read_text().replace('"num_steps": 2', '"num_steps": 4'))
+    assert "train it to its end" in raised(predicted, trained, run)
+    commands.train(stored(run), str(run))
+    predicted(trained, run)
+
+
+def test_what_a_run_to_reuse_has_otherwise_is_set_as_told(trained, run):
+    config = small(restorer_head, trained[0], "nut", calibration=0.3)
+    config.data.update(image_size=16)
+    config.training, config.autoencoder = stored(run).training, stored(run).autoencoder
+    config.training.batch_size = 16
+    config.head_training.update(batch_size=8, num_steps=2)
+    config.head_training.schedule.warmup_steps = 1
+    config.head_training.corruption.weights.seamless = 0  # which takes long to compile
+    workdir = str(run.parent / "head")
+    said = raised(lambda: commands.train(config, workdir, reuse=str(run)))
+    assert "set these fields as it has them" in said
+    differing = re.findall(r"([\w.]+): (\S+) -> ([^\s;)]+)", said)
+    config.update_from_flattened_dict({name: json.loads(theirs) for name, theirs, _ in differing})
+    commands.train(config, workdir, reuse=str(run))
+
+
+def test_outputs_go_where_the_message_sends_them(trained, run):
+    config, photos = stored(run), trained[0] / "nut/test/good"
+    inside = str(trained[0] / "nut/out")
+    said = raised(inputs.located, config, inside)
+    assert "choose a folder outside of it" in said
+    inputs.located(config, str(trained[0] / "out"))
+    said = raised(commands.predict, str(run), str(photos), str(photos / "out"))
+    assert "choose a folder outside of" in said
+    predicted(trained, run)
+
+
+@pytest.fixture
+def own(trained, tmp_path):
+    """A copy of the run and of its images, which a test may change."""
+    root = Path(shutil.copytree(trained[0], tmp_path / "parts"))
+    path = root / "run/config.json"
+    path.write_text(path.read_text().replace(str(trained[0]), str(root)))
+    return root
+
+
+def test_held_out_images_that_changed(own):
+    run = own / "run"
+    name = next(iter(json.loads((run / "sources.json").read_text())["calibration"]))
+    save(own / "nut" / name, picture(5))
+    output = str(own.parent / "export")
+    follow_command(raised(commands.export, str(run), output, stored(run)))
+    commands.export(str(run), output, stored(run))
+
+
+def test_test_images_that_changed(own):
+    run = own / "run"
+    other = Path(shutil.copytree(run, own / "another"))
+    text = (other / "config.json").read_text()
+    (other / "config.json").write_text(text.replace('"seed": 0', '"seed": 1'))
+    name = next(iter(json.loads((run / "sources.json").read_text())["test"]))
+    before = (own / "nut" / name).read_bytes()
+    save(own / "nut" / name, picture(5))
+    output, runs = str(own.parent / "comparison"), [str(run), str(other)]
+    said = raised(commands.compare, runs, output)
+    assert "put them back" in said
+    (own / "nut" / name).write_bytes(before)
+    commands.compare(runs, output)
+
+
+def test_another_white_level_gets_a_workdir_of_its_own(run):
+    config = stored(run)
+    config.data.white_level = 1023
+    said = raised(commands.evaluate, config, str(run))
+    assert "train into another workdir" in said
+    commands.train(config, str(run.parent / "another"))

@@ -11,9 +11,11 @@ import pytest
 from programs import arguments, assert_same_run, finish, start
 from test_main import ROOT, root
 
+pytestmark = pytest.mark.slow  # many runs of the program
+
 __all__ = ["root"]
 _NOTICE = 30  # seconds
-_MANY = [1, pytest.param(5, marks=pytest.mark.slow)]
+_MANY = [1, pytest.param(5, marks=pytest.mark.long)]
 
 
 @pytest.fixture(scope="module")
@@ -115,7 +117,7 @@ def test_ctrl_c(root, tmp_path):
     assert "saved" in ends(running, tmp_path / "errors", signal.SIGINT)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.promise("R2", "SIGTERM while the program is in code that does not listen: 143 in 30 s")
 def test_by_force(tmp_path):
     """As in a long compilation: the main thread never comes back to Python."""

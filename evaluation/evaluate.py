@@ -15,7 +15,7 @@ import jax
 import numpy as np
 
 from data.decoded import Images
-from engine import parallel
+from engine import VERSION, parallel
 from engine.log import read_metrics
 from evaluation import metrics, official, threshold
 from evaluation.metrics import OwnMetric
@@ -116,6 +116,6 @@ def _threshold_content(calibrated: Threshold, network: Mapping[str, Any]) -> dic
 
 
 def versions() -> dict[str, str]:
-    """The versions of Python and of the packages that a result depends on."""
+    """The versions of this project, of Python and of the packages that a result depends on."""
     packages = {name: importlib.metadata.version(name) for name in _PACKAGES}
-    return {"python": platform.python_version(), **packages}
+    return {"jaxomaly": VERSION, "python": platform.python_version(), **packages}

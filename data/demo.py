@@ -18,12 +18,24 @@ from scipy import ndimage
 
 _Array = NDArray[np.floating]
 _Pixels = NDArray[np.uint8]
+
 DEFECTS = ("broken_edge", "dent", "missing_hole", "scratch", "stain")
-VISIBLE = 10  # grey levels in the most changed channel; less is called unchanged
+"""The kinds of defects, which are folders of the test set."""
+
+VISIBLE = 10
+"""Grey levels in the most changed channel; less is called unchanged."""
+
 HOLES = 6
-RIM, SEAM, BORE, BOLTS, BOLT = 0.86, 0.45, 0.15, 0.66, 0.105  # radii; BOLTS: the holes' circle
+"""Bolt holes of a part."""
+
+RIM, SEAM, BORE, BOLTS, BOLT = 0.86, 0.45, 0.15, 0.66, 0.105
+"""Radii, as shares of half the image; `BOLTS` is that of the circle on which the holes lie."""
+
 BRASS, STEEL, TABLE = (0.7, 0.54, 0.28), (0.35, 0.47, 0.59), (0.17, 0.175, 0.19)
-VERSION = 1  # of the drawing: a data set of another version counts as other settings
+"""Colours, red, green and blue from 0 to 1."""
+
+VERSION = 1
+"""Of the drawing: a data set of another version counts as other settings."""
 
 
 def generate_demo(

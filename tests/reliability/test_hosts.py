@@ -13,7 +13,7 @@ from test_main import ROOT, root
 from engine import hosts
 
 __all__ = ["root"]
-_STATED = 60  # seconds within which the others end; docs/many_devices.md
+_STATED = 60  # seconds within which the others end; docs/research/many_devices.md
 _LONG = [pytest.param(process, True, marks=pytest.mark.slow) for process in (0, 1)]
 
 

@@ -206,6 +206,7 @@ def _ended_nothing(unraisable: Any) -> None:
     loop, and their tracebacks would run into the one line that says what happened.
     """
     error = unraisable.exc_value
+    preemption.send_again(error)
     logging.debug("An error that ended nothing: %r", error, exc_info=error)
 
 

@@ -2,11 +2,11 @@
 
 python main.py --config=configs/restorer.py:bottle --config.data.root=DIR --workdir=W
 
-The self-supervised autoencoder of configs/ssae.py, its pixels folded 2x2 into channels, and beside
-it a head on pixels folded 4x4 (ae_jax/head.py); both learn together, from images of which one half
-holds foreign patches and the other parts of other images, pasted without a seam. One setting for
-all products; only which may be mirrored or turned is known of each (configs/augmentation.py). What
-was chosen on what is in docs/methods/restorer.md. Each part can be switched off:
+The self-supervised autoencoder of configs/ssae.py, its pixels folded 4x4 into channels, and beside
+it a head on pixels folded alike (ae_jax/head.py); both learn together, from images of which one
+half holds foreign patches and the other parts of other images, pasted without a seam. One setting
+for all products; only which may be mirrored or turned is known of each (configs/augmentation.py).
+What was chosen on what is in docs/methods/restorer.md. Each part can be switched off:
 
     no head                   --config.training.loss.head_weight=0 --config.score.map=residual
     the head alone (NSA)      --config.autoencoder.fn= --config.score.map=head
@@ -26,10 +26,10 @@ from configs import ssae_small
 
 
 def get_config(category: str = "bottle") -> ConfigDict:
-    """128 px, batch 8, 4,000 steps of Adam 4e-3; the root of the residual times the head."""
+    """128 px, batch 8, 7,000 steps of Adam 4e-3; the root of the residual times the head."""
     config = ssae_small.get_config(category)
     config.name = "restorer"
-    config.autoencoder.update(fold=2, features=(24, 48, 64), convolutions=1, blocks=2, branch=16)
+    config.autoencoder.update(fold=4, features=(24, 48, 64), convolutions=1, blocks=2, branch=16)
     config.head = dict(
         fn="ae_jax.head:Head",
         fold=4,  # pixels along each side that become channels first
@@ -44,7 +44,7 @@ def get_config(category: str = "bottle") -> ConfigDict:
         weights=dict(patches=0.5, seamless=0.5),
         textures="",
     )
-    config.training.update(num_steps=4000, averaging=0.995)
+    config.training.update(num_steps=7000, averaging=0.995)
     config.training.schedule.update(peak_value=4e-3, warmup_steps=50)
     config.training.loss.update(
         lighting=0.1,  # by how much light changes from image to image; 0: not at all

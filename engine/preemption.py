@@ -11,12 +11,14 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import NoReturn
 
 from absl import logging
 
 from engine import hosts, parallel
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
+_PAUSE = 0.05  # seconds, in which a finaliser ends
 _PATIENCE = 25  # seconds from a signal to the end of the process, whatever it is doing
 
 
@@ -67,13 +69,28 @@ def deferred() -> Iterator[Callable[[int], int]]:
         stop(came[0])
 
 
-def stop(number: int, what: str = "") -> None:
+def stop(number: int, what: str = "") -> NoReturn:
     """Raises what ends the program after signal `number`: SystemExit, or KeyboardInterrupt."""
     name = signal.Signals(number).name
     logging.warning("Stopped by %s%s: the same command goes on.", name, what)
+    _end(number)
+
+
+def _end(number: int) -> NoReturn:
     if number == signal.SIGINT:
         raise KeyboardInterrupt
     raise SystemExit(128 + number)
+
+
+def send_again(lost: BaseException | None) -> None:
+    """Sends a signal again whose exception was lost, for it came while a finaliser ran.
+
+    To be called by `sys.unraisablehook`, which gets what nobody could catch.
+    """
+    ended_by: dict[type, int] = {SystemExit: signal.SIGTERM, KeyboardInterrupt: signal.SIGINT}
+    if number := ended_by.get(type(lost)):
+        signal.signal(number, lambda number, frame: _end(number))  # it has been said already
+        threading.Timer(_PAUSE, os.kill, (os.getpid(), number)).start()
 
 
 def _stop(number: int, frame: FrameType | None) -> None:

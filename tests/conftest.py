@@ -11,9 +11,11 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
-# Tests that run the same step twice, such as those of resuming, compile it once.
+# Tests that run the same step twice, such as those of resuming, compile it once; so do workers of
+# pytest-xdist, which find the folder of the process that started them.
 _CACHE = tempfile.TemporaryDirectory(prefix="fanogan-tests-")
-os.environ["JAX_COMPILATION_CACHE_DIR"] = _CACHE.name
+if "PYTEST_XDIST_WORKER" not in os.environ:
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = _CACHE.name
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
 # Eight devices; and what is compiled is small and runs once, so that optimising it is a waste.
@@ -92,7 +94,13 @@ def config() -> ConfigDict:
     return shrink(fanogan.get_config())
 
 
-@pytest.fixture(params=ALL, ids=lambda module: module.__name__)
+# The large residual networks take as long to compile as all others.
+_SLOW = [
+    pytest.param(each, marks=pytest.mark.slow) if each is fanogan_resnet else each for each in ALL
+]
+
+
+@pytest.fixture(params=_SLOW, ids=lambda module: module.__name__)
 def any_config(request) -> ConfigDict:
     """Each config of the project, shrunk."""
     return shrink(request.param.get_config())
@@ -113,12 +121,7 @@ def trained(tmp_path_factory) -> tuple[Path, str]:
 
     They serve many tests, which write into copies alone.
     """
-    root, rng = tmp_path_factory.mktemp("parts"), np.random.default_rng(0)
-    for i in range(20):
-        _save(root / f"nut/train/good/{i}.png", rng)
-    for i in range(4):
-        _save(root / f"nut/test/good/{i}.png", rng)
-        _save(root / f"nut/test/dent/{i}.png", rng, bright=True)
+    root = make_parts(tmp_path_factory.mktemp("parts"))
     config = shrink(ssae.get_config("nut"))
     config.data.update(root=str(root), prepared=str(root / "prepared"), calibration=0.3)
     config.tuning.update(corrupted_weights=(0.1,), draws=2, smoothing=(0.0, 1.0), tops=(0.1,))
@@ -126,6 +129,17 @@ def trained(tmp_path_factory) -> tuple[Path, str]:
     workdir = str(root / "run")
     commands.train(config, workdir)
     return root, workdir
+
+
+def make_parts(root: Path) -> Path:
+    """The category 'nut' below `root`: grey noise, and brighter dents."""
+    rng = np.random.default_rng(0)
+    for i in range(20):
+        _save(root / f"nut/train/good/{i}.png", rng)
+    for i in range(4):
+        _save(root / f"nut/test/good/{i}.png", rng)
+        _save(root / f"nut/test/dent/{i}.png", rng, bright=True)
+    return root
 
 
 def _save(path: Path, rng: np.random.Generator, *, bright: bool = False) -> None:
@@ -165,10 +179,6 @@ def no_connections() -> Iterator[None]:
     assert not tried, f"connections to other machines:\n{tried}"
 
 
-# (promise, what was tried) -> [tries, survivals, seconds of the slowest]
-_TALLY = pytest.StashKey[dict[tuple[str, str], list[float]]]()
-
-
 @pytest.fixture
 def tries(request) -> Callable[..., AbstractContextManager[None]]:
     """`with tries("what is tried"):` is one try of what the test's mark `promise` names.
@@ -177,23 +187,19 @@ def tries(request) -> Callable[..., AbstractContextManager[None]]:
     `times` blows counts as so many tries.
     """
     promise = request.node.get_closest_marker("promise").args[0]
-    return lambda what, times=1: _one(request.config, promise, what, times)
+    return lambda what, times=1: _one(request.node, promise, what, times)
 
 
 @contextmanager
-def _one(config: pytest.Config, promise: str, what: str, times: int = 1) -> Iterator[None]:
-    counts = config.stash[_TALLY].setdefault((promise, what), [0, 0, 0.0])
-    start = time.monotonic()
-    counts[0] += times
+def _one(item: pytest.Item, promise: str, what: str, times: int = 1) -> Iterator[None]:
+    """Notes (promise, what was tried, tries, survivals, seconds) in the test's report."""
+    start, survived = time.monotonic(), 0
     try:
         yield
-        counts[1] += times
+        survived = times
     finally:
-        counts[2] = max(counts[2], time.monotonic() - start)
-
-
-def pytest_configure(config):
-    config.stash[_TALLY] = {}
+        seconds = time.monotonic() - start
+        item.user_properties.append(("promise", [promise, what, times, survived, seconds]))
 
 
 @pytest.hookimpl(wrapper=True)
@@ -202,14 +208,36 @@ def pytest_runtest_call(item):
     mark = item.get_closest_marker("promise")
     if mark is None or len(mark.args) < 2:
         return (yield)
-    with _one(item.config, *mark.args):
+    with _one(item, *mark.args):
         return (yield)
 
 
-def pytest_terminal_summary(terminalreporter, config):
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport():
+    """File names that are no text are logged by some tests; pytest-xdist cannot send them."""
+    report = yield
+    report.sections = [
+        (name, text.encode(errors="backslashreplace").decode()) for name, text in report.sections
+    ]
+    return report
+
+
+def pytest_terminal_summary(terminalreporter):
     """The table of docs/reliability.md."""
-    if not (tally := config.stash[_TALLY]):
+    noted = [
+        note
+        for reports in terminalreporter.stats.values()
+        for report in reports
+        if getattr(report, "when", "") == "call"
+        for name, note in report.user_properties
+        if name == "promise"
+    ]
+    if not noted:
         return
+    tally = {}  # (promise, what was tried) -> [tries, survivals, seconds of the slowest]
+    for promise, what, tries, survived, seconds in noted:
+        counts = tally.setdefault((promise, what), [0, 0, 0.0])
+        counts[:] = counts[0] + tries, counts[1] + survived, max(counts[2], seconds)
     terminalreporter.section("promises")
     terminalreporter.line("| promise | what was tried | tries | survived | worst time |")
     terminalreporter.line("|---|---|---|---|---|")

@@ -146,6 +146,7 @@ def two_stages():
     return config
 
 
+@pytest.mark.slow
 def test_the_head_learns_alone_in_a_second_stage():
     first, second = self_supervised.build(FrozenConfigDict(two_stages()), 16).stages
     before = second.init(KEY, first.init(KEY, {}).variables)

@@ -243,6 +243,7 @@ def test_a_step_moves_the_averages_and_starts_them_at_the_network(small, images)
     assert moved == len(jax.tree.leaves(network))  # batch statistics as well
 
 
+@pytest.mark.slow
 def test_training_lowers_the_loss(small, images):
     """From a network that knows nothing to one that knows the disc."""
     small.training.update(num_steps=40)
@@ -440,6 +441,7 @@ def test_scores_that_are_none_are_refused(options, value):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.slow
 def test_textures_reach_the_corruption(small, images):
     """Through `build`: previews with and without them differ, and the config may name a folder."""
     small.corruption.textures = "a folder"

@@ -204,6 +204,7 @@ def test_the_same_command_again_trains_no_more(finished, root):
     assert (workdir / "metrics.jsonl").read_bytes() == before
 
 
+@pytest.mark.slow
 def test_killed_and_started_again_ends_with_the_same_bits(finished, root, tmp_path):
     """kill -9 within the first stage, then the same command."""
     workdir = tmp_path / "w"
@@ -224,6 +225,7 @@ def test_killed_and_started_again_ends_with_the_same_bits(finished, root, tmp_pa
 
 
 @pytest.mark.parametrize("prepared", ["found", "made"])
+@pytest.mark.slow
 def test_a_run_needs_no_tensorflow(finished, root, tmp_path, prepared):
     """It cannot even be imported, whether the decoded copy is there or not; the same bits."""
     for name in ("tensorflow", "tensorflow_datasets"):
@@ -251,6 +253,7 @@ def test_a_run_from_the_decoded_copy_alone(finished, root, tmp_path):
     assert scores == (finished[0] / "scores.csv").read_bytes()
 
 
+@pytest.mark.slow
 def test_a_streamed_run_ends_with_the_bits_of_a_resident_one(finished, root, tmp_path):
     done = program(*arguments(root, tmp_path, "--config.data.resident=False"))
     assert done.returncode == 0, done.stderr
@@ -268,6 +271,7 @@ def test_the_first_steps_time_is_told(finished):
     assert re.search(r"Stage gan: step 1 done \d+\.\d s after", finished[1].stderr)
 
 
+@pytest.mark.slow
 def test_anogan_takes_the_gan_of_a_finished_workdir(finished, root, tmp_path):
     """Nothing is trained; the refusal of another GAN leaves the workdir free."""
     networks = [flag for flag in SMALL if "encod" not in flag]

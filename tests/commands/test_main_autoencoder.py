@@ -83,6 +83,7 @@ def test_different_test_sets_are_refused(finished, root, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_changed_images_and_unfinished_workdirs_are_refused(finished, root, tmp_path):
     command = ["--mode=compare", f"--output={tmp_path}/out"]
     line = fails(*command, f"--workdirs={finished[0]},{tmp_path}/none")
@@ -122,6 +123,7 @@ def test_a_size_that_cannot_be_reconstructed_is_refused(root, tmp_path):
     assert not (tmp_path / "w").exists()
 
 
+@pytest.mark.slow
 def test_the_autoencoders_loss_in_the_readme_trains(root, tmp_path):
     section, example = example_of_the_readme(2)
     assert "--config.training.loss.fn=my_loss:l2_ssim" in section

@@ -188,6 +188,7 @@ def test_a_path_and_its_pixels_score_alike(finished, photos):
         score(photos / "none.png")
 
 
+@pytest.mark.slow
 def test_good_and_bad_are_evaluated(finished, photos, tmp_path):
     """With bad/, good parts that set no threshold are held out to be tested with, too."""
     folder, rng = tmp_path / "parts", np.random.default_rng(1)
@@ -219,6 +220,7 @@ def test_good_and_bad_are_evaluated(finished, photos, tmp_path):
         assert (rows[path]["decision"] == "defective") == (value > limit)
 
 
+@pytest.mark.slow
 def test_export_writes_a_folder_or_nothing(finished, photos, tmp_path):
     """What it scores is tested in test_export.py."""
     output = tmp_path / "models" / "model"
@@ -276,6 +278,7 @@ def test_what_is_said_of_changed_and_moved_photos_leads_out(
         commands.train(config, str(workdir))
 
 
+@pytest.mark.slow
 def test_predict_needs_a_finished_workdir_with_a_threshold(finished, photos, tmp_path):
     command = ("--mode=predict", f"--images={photos}/new", f"--output={tmp_path}/out")
     assert "config.json does not exist" in fails(*command, f"--workdir={tmp_path}/none")
@@ -292,6 +295,7 @@ def test_predict_needs_a_finished_workdir_with_a_threshold(finished, photos, tmp
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_predict_says_what_is_missing(finished, photos, tmp_path):
     command = ("--mode=predict", f"--workdir={finished[0]}")
     assert "needs --images" in fails(*command, f"--output={tmp_path}/out")

@@ -98,7 +98,7 @@ def test_tuning_chooses_map_smoothing_and_rule_on_defects_that_training_does_not
 @pytest.mark.parametrize(
     ("section", "fields", "said"),
     [
-        ("data", {"image_size": 36}, "36 is no multiple of 8.: choose 32 or 40 px"),
+        ("data", {"image_size": 36}, "36 is no multiple of 16.: choose 32 or 48 px"),
         ("training", {"batch_size": 1}, "the batch holds one image: choose a batch_size of 2"),
         ("head", {"features": (4,)}, "head.features=.* is not 2 values"),
     ],

@@ -238,6 +238,7 @@ def test_colours_of_16_bits_are_refused_by_the_scripts(name, kind, tmp_path):
 
 @pytest.mark.promise("R14", "exported ONNX scores as the networks, no decision flips")
 @ONNX
+@pytest.mark.slow
 @pytest.mark.parametrize("module", [fanogan, ssae, ae_l2], ids=lambda module: module.__name__)
 def test_onnx(module, tmp_path, capsys):
     output = tmp_path / "exported"

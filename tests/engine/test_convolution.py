@@ -276,7 +276,16 @@ def convolutions_of(network, inputs, monkeypatch):
     return seen
 
 
-@pytest.mark.parametrize("module", ["seed", "resnet", "autoencoder", "bergmann"])
+@pytest.mark.parametrize(
+    "module",
+    [
+        "seed",
+        *(
+            pytest.param(name, marks=pytest.mark.slow)
+            for name in ("resnet", "autoencoder", "bergmann")
+        ),
+    ],
+)
 def test_every_convolution_of_every_network(module, monkeypatch):
     """At its real size, for one image; an upsampling one as the transposed one that it becomes."""
     latents, image = jnp.zeros((1, 100)), jnp.zeros((1, 64, 64, 3))

@@ -84,6 +84,7 @@ def test_compilations_are_kept_in_the_users_cache(tmp_path):
 
 
 @pytest.mark.parametrize("prepared", [True, False])
+@pytest.mark.slow
 def test_memory_is_kept_from_step_to_step(prepared):
     """Page faults of steps whose results have 64 MB, 16,000 pages: none after a while."""
     code = f"""

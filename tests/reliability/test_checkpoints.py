@@ -63,7 +63,7 @@ def spoil(path, change, rng):
         ("emptied", 1),
         ("deleted", 1),
         ("one bit flipped", 3),
-        pytest.param("one bit flipped", 100, marks=pytest.mark.slow),
+        pytest.param("one bit flipped", 100, marks=pytest.mark.long),
     ],
 )
 def test_every_damage_of_every_file_is_found(folder, tmp_path, change, times, tries, warnings):

@@ -15,6 +15,8 @@ from test_train import go, toy
 from engine import checkpoint
 from engine.workdir import hold
 
+pytestmark = pytest.mark.slow  # many runs of the program
+
 __all__ = ["root"]
 _SECONDS = 20  # 5 on an idle machine: what it took stands in the table
 
@@ -60,7 +62,7 @@ def disk(tmp_path):
 
 
 @pytest.mark.promise("R5")
-@pytest.mark.parametrize("times", [1, pytest.param(10, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("times", [1, pytest.param(10, marks=pytest.mark.long)])
 def test_disk_that_becomes_full(root, disk, tmp_path, times, tries):
     """Whatever is written next: a line of the log, an event, a picture or a checkpoint."""
     folder, inside = disk
@@ -137,7 +139,7 @@ def program(command):
 
 
 @pytest.mark.promise("R6")
-@pytest.mark.parametrize("times", [1, pytest.param(20, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("times", [1, pytest.param(20, marks=pytest.mark.long)])
 def test_two_runs_in_one_workdir(root, tmp_path, times, tries):
     for index in range(times):
         workdir, errors = tmp_path / str(index), tmp_path / "errors"

@@ -12,9 +12,11 @@ from test_main import ROOT, root
 
 from engine import hosts
 
+pytestmark = pytest.mark.slow  # many runs of the program
+
 __all__ = ["root"]
 _STATED = 60  # seconds within which the others end; docs/research/many_devices.md
-_LONG = [pytest.param(process, True, marks=pytest.mark.slow) for process in (0, 1)]
+_LONG = [pytest.param(process, True, marks=pytest.mark.long) for process in (0, 1)]
 
 
 def both(root, workdir, *of_the_second):
@@ -81,7 +83,7 @@ def test_one_is_told_to_stop(root, tmp_path, told, goes_on, tries):
             finish_both(root, workdir)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.promise("R7", "two processes with different configs: both end and say so")
 def test_two_configs(root, tmp_path):
     running = both(root, tmp_path / "w", "--config.seed=1")
@@ -107,7 +109,7 @@ def test_flags_that_make_no_sense(flags, said):
         hosts.start(*flags)
 
 
-@pytest.mark.parametrize("index", [1, pytest.param(0, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("index", [1, pytest.param(0, marks=pytest.mark.long)])
 def test_the_others_do_not_come(index):
     """JAX's C++ ends the process; the last line is ours, says what was waited for and names it."""
     address = f"localhost:{free_port()}"

@@ -8,6 +8,8 @@ import pytest
 from programs import METHODS, arguments, assert_same_run, finish, start
 from test_main import root
 
+pytestmark = pytest.mark.slow  # many runs of the program
+
 __all__ = ["root"]
 _KILLS = 2  # of each run
 _SECONDS = 8  # that a whole run takes, about
@@ -28,7 +30,7 @@ def kill_at_random(command, errors, rng):
 @pytest.mark.promise("R1")
 @pytest.mark.parametrize(
     ("method", "runs"),
-    [("f-AnoGAN", 1), *(pytest.param(name, 25, marks=pytest.mark.slow) for name in METHODS)],
+    [("f-AnoGAN", 1), *(pytest.param(name, 25, marks=pytest.mark.long) for name in METHODS)],
 )
 def test_killed_runs_end_with_the_same_bits(root, tmp_path, method, runs, tries):
     errors, unbroken = tmp_path / "errors", tmp_path / "unbroken"
@@ -46,7 +48,7 @@ def test_killed_runs_end_with_the_same_bits(root, tmp_path, method, runs, tries)
 
 @pytest.mark.promise("R16")
 @pytest.mark.parametrize(
-    "method", ["AE", *(pytest.param(name, marks=pytest.mark.slow) for name in ("f-AnoGAN", "SSAE"))]
+    "method", ["AE", *(pytest.param(name, marks=pytest.mark.long) for name in ("f-AnoGAN", "SSAE"))]
 )
 def test_the_same_seed_gives_the_same_bits(root, tmp_path, method, tries):
     for name in ("one", "other"):

@@ -16,6 +16,8 @@ from configs import ae, fanogan, ssae
 from engine import parallel
 from engine.make import make
 
+pytestmark = pytest.mark.slow  # many runs of the program
+
 __all__ = ["root"]
 _CONFIGS = {"f-AnoGAN": fanogan, "AE": ae, "SSAE": ssae}
 _STEPS = 50
@@ -74,7 +76,7 @@ def assert_close(results, most):
 
 
 @pytest.mark.promise("R16")
-@pytest.mark.parametrize("method", ["f-AnoGAN", "SSAE", pytest.param("AE", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("method", ["f-AnoGAN", "SSAE", pytest.param("AE", marks=pytest.mark.long)])
 def test_sgd_on_eight_devices_is_that_on_one(method, images, tries):
     config = with_sgd(small(method))
     for stage, state in states(make(config.method, config, 16)):
@@ -85,7 +87,7 @@ def test_sgd_on_eight_devices_is_that_on_one(method, images, tries):
 
 @pytest.mark.promise("R16")
 @pytest.mark.parametrize(
-    "method", ["f-AnoGAN", *(pytest.param(name, marks=pytest.mark.slow) for name in ("AE", "SSAE"))]
+    "method", ["f-AnoGAN", *(pytest.param(name, marks=pytest.mark.long) for name in ("AE", "SSAE"))]
 )
 def test_adam_on_eight_devices_is_that_on_one(method, images, tries):
     config = small(method)
@@ -95,7 +97,7 @@ def test_adam_on_eight_devices_is_that_on_one(method, images, tries):
             assert_close(results, 1e-4)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.promise(
     "R16", "f-AnoGAN, Adam, both stages: 8 devices differ from 1 as starts that differ by 1e-7"
 )
@@ -168,7 +170,7 @@ def assert_same_run(workdir, unbroken):
     ("method", "layouts"),
     [
         ("AE", ["8", "8, then 2 x 2"]),
-        *(pytest.param(method, _LAYOUTS, marks=pytest.mark.slow) for method in METHODS),
+        *(pytest.param(method, _LAYOUTS, marks=pytest.mark.long) for method in METHODS),
     ],
 )
 def test_the_program_on_other_devices_and_processes(root, tmp_path, method, layouts, tries):

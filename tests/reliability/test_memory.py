@@ -12,6 +12,8 @@ from test_main import ROOT
 
 from data import pipeline
 
+pytestmark = pytest.mark.slow  # many runs of the program
+
 SIDE = 512  # of images and masks, at which pixels are judged: 4 million in sixteen of them
 GROWTH = 1.1
 # By a process that is small itself: a child counts the memory of the one that it was forked from.
@@ -76,7 +78,7 @@ def peak(folder, *flags):
     return int(done.stdout)
 
 
-SIZES = [(16, 16), pytest.param(83, 256, marks=pytest.mark.slow)]
+SIZES = [(16, 16), pytest.param(83, 256, marks=pytest.mark.long)]
 
 
 @pytest.mark.promise("R17")

@@ -207,7 +207,7 @@ def is_read_or_refused(path):
 
 
 @pytest.mark.promise("R9")
-@pytest.mark.parametrize("count", [300, pytest.param(10_000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("count", [300, pytest.param(10_000, marks=pytest.mark.long)])
 def test_mutated_files_are_read_or_refused_in_one_line(tmp_path, count, tries, capfd):
     path, outcomes, before = tmp_path / "x.png", [], peak()
 

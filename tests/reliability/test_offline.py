@@ -29,6 +29,7 @@ def test_there_is_no_interface_but_loopback():
 
 
 @pytest.mark.promise("R15", "TensorFlow, TFDS and JAX decode, train and evaluate without a network")
+@pytest.mark.slow
 def test_training_needs_no_network(tmp_path):
     rng = np.random.default_rng(0)
     for index in range(20):

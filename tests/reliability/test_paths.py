@@ -13,12 +13,14 @@ from test_main import root
 
 import commands
 
+pytestmark = pytest.mark.slow  # many runs of the program
+
 __all__ = ["root"]
 
 
 @pytest.mark.promise("R14")
 @pytest.mark.parametrize(
-    "method", ["f-AnoGAN", *(pytest.param(name, marks=pytest.mark.slow) for name in ("AE", "SSAE"))]
+    "method", ["f-AnoGAN", *(pytest.param(name, marks=pytest.mark.long) for name in ("AE", "SSAE"))]
 )
 def test_three_ways_to_a_score(root, tmp_path, method, tries):
     workdir, model, output = tmp_path / "w", tmp_path / "model", tmp_path / "out"

@@ -12,18 +12,19 @@ import io
 import json
 import re
 import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import shrink
+from conftest import make_parts, shrink
 from ml_collections import ConfigDict
 from trees import good_ones, make_product, make_tree, picture, save
 
 import commands
 from commands import inputs
-from configs import ae_ssim, fanogan, restorer, restorer_head, ssae
+from configs import ae, ae_ssim, fanogan, restorer, restorer_head, ssae
 from data import demo, pipeline
 from data.scan import CATEGORIES
 from engine import parallel
@@ -307,9 +308,24 @@ def test_a_demo_data_set_that_is_not_whole(tmp_path):
 # ---------------------------------------------------------------- remedies for a workdir
 
 
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory):
+    """The root of a small category, and the workdir of an autoencoder on it: quickly trained."""
+    root = make_parts(tmp_path_factory.mktemp("parts"))
+    config = small(ae, root, "nut", calibration=0.3)
+    commands.train(config, str(root / "run"))
+    return root, root / "run"
+
+
 @pytest.fixture
-def run(trained, tmp_path):
-    """A copy of the small run, which a test may damage."""
+def run(plain, tmp_path):
+    """A copy of that run, which a test may damage."""
+    return Path(shutil.copytree(plain[1], tmp_path / "run"))
+
+
+@pytest.fixture
+def restoring(trained, tmp_path):
+    """A copy of a self-supervised run."""
     return Path(shutil.copytree(trained[1], tmp_path / "run"))
 
 
@@ -317,11 +333,11 @@ def stored(workdir):
     return ConfigDict(json.loads((Path(workdir) / "config.json").read_text()))
 
 
-def predicted(trained, run):
+def predicted(plain, run):
     """The rows of new images, into a folder of their own."""
     output = run.parent / "out"
     shutil.rmtree(output, ignore_errors=True)
-    assert commands.predict(str(run), str(trained[0] / "nut/test/good"), str(output)) == 0
+    assert commands.predict(str(run), str(plain[0] / "nut/test/good"), str(output)) == 0
     return (output / "predictions.csv").read_text()
 
 
@@ -338,8 +354,8 @@ def raised(command, *arguments):
     return str(error.value)
 
 
-def test_the_threshold_is_set_again_as_told(trained, run):
-    before = predicted(trained, run)
+def test_the_threshold_is_set_again_as_told(plain, run):
+    before = predicted(plain, run)
     for content in (
         None,
         "{}",
@@ -348,12 +364,12 @@ def test_the_threshold_is_set_again_as_told(trained, run):
         (run / "threshold.json").unlink()
         if content is not None:
             (run / "threshold.json").write_text(content)
-        follow_command(raised(predicted, trained, run))
-        assert predicted(trained, run) == before
+        follow_command(raised(predicted, plain, run))
+        assert predicted(plain, run) == before
 
 
 @pytest.fixture
-def another(trained, run):
+def another(plain, run):
     """A second run to compare with: the first one by another seed's name."""
     other = Path(shutil.copytree(run, run.parent / "another"))
     text = (other / "config.json").read_text()
@@ -382,21 +398,21 @@ def test_the_config_that_the_workdir_was_made_with_goes_on(run):
     commands.train(config, str(run.parent / "another"))
 
 
-def test_without_a_whole_checkpoint_a_copy_is_put_back_or_the_stage_trained_anew(trained, run):
-    before = predicted(trained, run)
+def test_without_a_whole_checkpoint_a_copy_is_put_back_or_the_stage_trained_anew(plain, run):
+    before = predicted(plain, run)
     (step,) = (run / "checkpoints/autoencoder").iterdir()
     copy = shutil.copytree(step, run.parent / "copy")
     shutil.rmtree(step)
     step.mkdir()
-    assert "put a copy of one back" in raised(predicted, trained, run)
+    assert "put a copy of one back" in raised(predicted, plain, run)
     shutil.rmtree(step)
     shutil.copytree(copy, step)
-    assert predicted(trained, run) == before
+    assert predicted(plain, run) == before
     shutil.rmtree(step)
     step.mkdir()
-    shutil.rmtree(raised(predicted, trained, run).partition(" holds no checkpoint")[0])
+    shutil.rmtree(raised(predicted, plain, run).partition(" holds no checkpoint")[0])
     commands.train(stored(run), str(run))
-    assert predicted(trained, run) == before
+    assert predicted(plain, run) == before
 
 
 def test_a_damaged_line_of_metrics_is_deleted(run):
@@ -409,67 +425,73 @@ def test_a_damaged_line_of_metrics_is_deleted(run):
     commands.evaluate(stored(run), str(run))
 
 
-def test_a_damaged_choice_is_removed_or_made_again(run):
-    (run / "tuning.json").write_text("{}")
-    assert "tune again, or remove it" in raised(commands.evaluate, stored(run), str(run))
-    (run / "tuning.json").unlink()
-    commands.evaluate(stored(run), str(run))
-    (run / "tuning.json").write_text("{}")
-    config = stored(run)
+@pytest.mark.slow
+def test_a_damaged_choice_is_removed_or_made_again(restoring):
+    (restoring / "tuning.json").write_text("{}")
+    assert "tune again, or remove it" in raised(
+        commands.evaluate, stored(restoring), str(restoring)
+    )
+    (restoring / "tuning.json").unlink()
+    commands.evaluate(stored(restoring), str(restoring))
+    (restoring / "tuning.json").write_text("{}")
+    config = stored(restoring)
     config.tuning.corruption.opacity = (1e-9, 1e-9)
-    said = raised(commands.tune, config, str(run))
+    said = raised(commands.tune, config, str(restoring))
     config.tuning.update_from_flattened_dict(
         {re.search(r"raise tuning\.(\S+)", said)[1]: (0.9, 1.0)}
     )
-    commands.tune(config, str(run))
-    commands.evaluate(stored(run), str(run))
+    commands.tune(config, str(restoring))
+    commands.evaluate(stored(restoring), str(restoring))
 
 
-def test_a_run_that_is_not_finished_is_trained_to_its_end(trained, run):
+def test_a_run_that_is_not_finished_is_trained_to_its_end(plain, run):
     path = run / "config.json"
     path.write_text(path.read_text().replace('"num_steps": 2', '"num_steps": 4'))
-    assert "train it to its end" in raised(predicted, trained, run)
+    assert "train it to its end" in raised(predicted, plain, run)
     commands.train(stored(run), str(run))
-    predicted(trained, run)
+    predicted(plain, run)
 
 
-def test_what_a_run_to_reuse_has_otherwise_is_set_as_told(trained, run):
+@pytest.mark.slow
+def test_what_a_run_to_reuse_has_otherwise_is_set_as_told(trained, restoring):
     config = small(restorer_head, trained[0], "nut", calibration=0.3)
     config.data.update(image_size=16)
-    config.training, config.autoencoder = stored(run).training, stored(run).autoencoder
+    config.training, config.autoencoder = stored(restoring).training, stored(restoring).autoencoder
     config.training.batch_size = 16
     config.head_training.update(batch_size=8, num_steps=2)
     config.head_training.schedule.warmup_steps = 1
     config.head_training.corruption.weights.seamless = 0  # which takes long to compile
-    workdir = str(run.parent / "head")
-    said = raised(lambda: commands.train(config, workdir, reuse=str(run)))
+    workdir = str(restoring.parent / "head")
+    said = raised(lambda: commands.train(config, workdir, reuse=str(restoring)))
     assert "set these fields as it has them" in said
     differing = re.findall(r"([\w.]+): (\S+) -> ([^\s;)]+)", said)
     config.update_from_flattened_dict({name: json.loads(theirs) for name, theirs, _ in differing})
-    commands.train(config, workdir, reuse=str(run))
+    commands.train(config, workdir, reuse=str(restoring))
 
 
-def test_outputs_go_where_the_message_sends_them(trained, run):
-    config, photos = stored(run), trained[0] / "nut/test/good"
-    inside = str(trained[0] / "nut/out")
+def test_outputs_go_where_the_message_sends_them(plain, run):
+    config, photos = stored(run), plain[0] / "nut/test/good"
+    inside = str(plain[0] / "nut/out")
     said = raised(inputs.located, config, inside)
     assert "choose a folder outside of it" in said
-    inputs.located(config, str(trained[0] / "out"))
+    inputs.located(config, str(plain[0] / "out"))
     said = raised(commands.predict, str(run), str(photos), str(photos / "out"))
     assert "choose a folder outside of" in said
-    predicted(trained, run)
+    predicted(plain, run)
 
 
 @pytest.fixture
-def own(trained, tmp_path):
+def own(plain, tmp_path):
     """A copy of the run and of its images, which a test may change."""
-    root = Path(shutil.copytree(trained[0], tmp_path / "parts"))
+    root = Path(shutil.copytree(plain[0], tmp_path / "parts"))
     path = root / "run/config.json"
-    path.write_text(path.read_text().replace(str(trained[0]), str(root)))
+    path.write_text(path.read_text().replace(str(plain[0]), str(root)))
     return root
 
 
-def test_held_out_images_that_changed(own):
+def test_held_out_images_that_changed(own, monkeypatch):
+    """What an export writes takes long, and is tested elsewhere."""
+    monkeypatch.setattr(sys.modules["commands.export"], "write_export", lambda *_, **__: None)
     run = own / "run"
     name = next(iter(json.loads((run / "sources.json").read_text())["calibration"]))
     save(own / "nut" / name, picture(5))

@@ -11,9 +11,11 @@ import pytest
 from programs import arguments, assert_same_run, finish, start
 from test_main import ROOT, root
 
+pytestmark = pytest.mark.slow  # many runs of the program
+
 __all__ = ["root"]
 _NOTICE = 30  # seconds
-_MANY = [1, pytest.param(5, marks=pytest.mark.slow)]
+_MANY = [1, pytest.param(5, marks=pytest.mark.long)]
 
 
 @pytest.fixture(scope="module")
@@ -115,7 +117,7 @@ def test_ctrl_c(root, tmp_path):
     assert "saved" in ends(running, tmp_path / "errors", signal.SIGINT)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.promise("R2", "SIGTERM while the program is in code that does not listen: 143 in 30 s")
 def test_by_force(tmp_path):
     """As in a long compilation: the main thread never comes back to Python."""
@@ -135,3 +137,29 @@ def test_by_force(tmp_path):
         running.send_signal(signal.SIGTERM)
         assert running.wait(_NOTICE) == 143
         assert "ended by force" in running.stderr.read()
+
+
+FINALISER = """
+import os, signal, sys, time
+import main
+from engine import preemption
+sys.unraisablehook = main._ended_nothing
+preemption.install()
+class Finalised:
+    def __del__(self):
+        os.kill(os.getpid(), signal.SIG{name})
+        time.sleep(0.01)
+Finalised()
+print("going on", flush=True)
+time.sleep(20)
+print("not stopped")
+"""
+
+
+@pytest.mark.promise("R2", "a signal while a finaliser runs, in which exceptions are lost")
+@pytest.mark.parametrize(("name", "code"), [("TERM", 143), ("INT", 130)])
+def test_a_signal_in_a_finaliser_is_not_lost(name, code):
+    command = [sys.executable, "-c", FINALISER.format(name=name)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.stdout == "going on\n"
+    assert done.returncode == (code if name == "TERM" else -signal.SIGINT), done.stderr

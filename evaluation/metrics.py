@@ -17,11 +17,17 @@ from evaluation import pixel_curve
 from evaluation.maps import at_one_size
 from storage.rows import Stack
 
-LIMIT = 0.3  # the false-positive rate up to which MVTec AD integrates PRO
-NAMED = 5  # so many images without a mask are named, the others counted
+LIMIT = 0.3
+"""The false-positive rate up to which MVTec AD integrates PRO."""
+
+NAMED = 5
+"""So many images without a mask are named, the others counted."""
 
 MetricValues = dict[str, Any]
+"""Name -> value, or None and a reason beside it."""
+
 Mask = np.ndarray | None
+"""Bool [h, w], True = defective; None where it is missing."""
 
 
 class Metric(NamedTuple):
@@ -51,6 +57,7 @@ METRICS = (
     ),
     Metric("pixel", "au_pro", "AU-PRO", lambda areas, _: areas.au_pro, in_summary=True),
 )
+"""All metrics of the project: a row more is one more in results, console, page and model card."""
 
 
 def _values(kind: str, *arguments: Any) -> MetricValues:

@@ -19,10 +19,17 @@ from scipy import stats
 from storage.files import write_text
 
 THRESHOLD_FILE = "threshold.json"
+"""The file of a workdir that holds the threshold."""
+
 COVERAGE = 0.95
-# The threshold is a score that a good image had. Another machine's rounding must not lift that
-# image above it, so it lies a little higher: as much as an export's scores may differ.
+"""Of the intervals of rates."""
+
 ROUNDING = 1e-4
+"""By what share of itself the threshold lies higher than the score of a good image.
+
+Another machine's rounding must not lift that image above it: as much as an export's scores may
+differ.
+"""
 
 
 class Threshold(NamedTuple):
@@ -257,4 +264,5 @@ def read_threshold(workdir: str, network: Mapping[str, Any]) -> Threshold:
     return threshold
 
 
-SCALE = 3.0  # the top of the scale over the highest value of good images: they stay dark
+SCALE = 3.0
+"""The top of the maps' colour scale over the highest value of good images: they stay dark."""

@@ -77,7 +77,7 @@ def unknown_names(text, fields, flags, modes):
     yield from (n for n in named if n not in fields and n.rpartition(".")[2] not in endings)
     yield from (m for m in re.findall(r"--mode=(\w+)", text) if m not in modes)
     yield from (f for f in re.findall(r"(?<![\w-])--([a-z_]+)", text) if f not in flags)
-    files = re.findall(r"\b(?:configs|docs)/\w+\.\w+|\brequirements[\w-]*\.txt", text)
+    files = re.findall(r"\b(?:configs|docs)/[\w/]+\.\w+|\brequirements[\w-]*\.txt", text)
     yield from (file for file in files if not (ROOT / file).exists())
 
 

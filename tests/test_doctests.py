@@ -10,7 +10,7 @@ from evaluation import metrics, threshold
 
 @pytest.mark.parametrize(
     ("module", "least"),
-    [(residuals, 4), (metrics, 1), (threshold, 5)],
+    [(residuals, 4), (metrics, 1), (threshold, 4)],
     ids=["residuals", "metrics", "threshold"],
 )
 def test_examples(module, least):

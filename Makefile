@@ -26,7 +26,7 @@ lint: $(DEVELOP)  ## check style and types
 	$(VENV)/bin/mypy
 
 docs: $(DEVELOP)  ## build the site into site/
-	$(VENV)/bin/python -m mkdocs build --quiet --strict
+	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/python -m mkdocs build --quiet --strict
 
 bench: $(DEVELOP)  ## time our steps beside PyTorch's
 	$(VENV)/bin/pip install --quiet -r requirements-bench.txt

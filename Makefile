@@ -7,7 +7,7 @@ DEMO ?= /tmp/demo
 RUN := $(VENV)/.run
 DEVELOP := $(VENV)/.develop
 # Tests of one file share what they have trained, and stay in one process.
-TESTS := -n auto --maxprocesses=8 --dist=loadfile
+TESTS := -n auto --maxprocesses=8 --dist=loadfile --cov --cov-report=term
 
 .PHONY: help demo test lint docs bench promise clean
 

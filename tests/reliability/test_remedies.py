@@ -523,6 +523,7 @@ def test_another_white_level_gets_a_workdir_of_its_own(run):
     commands.train(config, str(run.parent / "another"))
 
 
+@pytest.mark.slow
 def test_a_lower_learning_rate_in_another_workdir(plain, tmp_path):
     config = small(fanogan, plain[0], "nut", calibration=0.3)
     config.gan.num_steps = config.encoding.num_steps = 4

@@ -10,11 +10,11 @@ from ml_collections import ConfigDict
 from commands import inputs
 from commands.runs import (
     RunNetworks,
-    absolute,
     held,
     rejoin,
     restore_networks,
     trained_facts,
+    whole_path,
 )
 from data import pipeline
 from data.decoded import Images
@@ -65,7 +65,7 @@ def evaluate(
     Raises:
       ValueError, OSError: one line that says what is wrong and the way out.
     """
-    workdir = absolute(workdir)
+    workdir = whole_path(workdir)
     config = inputs.located(config, workdir)
     judgement = require_judgement(config)
     facts = trained_facts(workdir)

@@ -7,7 +7,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from commands import inputs
-from commands.runs import FREE, absolute, restore_detector
+from commands.runs import FREE, restore_detector, whole_path
 from deploy.export import require_new_folder, write_export
 from engine.sources import changes, read_sources
 from engine.workdir import claim
@@ -32,7 +32,7 @@ def export(
       ValueError, OSError: one line that says what is wrong and the way out; then there is no
         `output`.
     """
-    workdir, output = absolute(workdir), absolute(output)
+    workdir, output = whole_path(workdir), whole_path(output)
     require_new_folder(output)
     detector = restore_detector(workdir)
     networks = detector.networks

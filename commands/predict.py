@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from commands import inputs
-from commands.runs import absolute, restore_detector
+from commands.runs import restore_detector, whole_path
 from data import photos
 from data.images import hardly_seen, white_level_line
 from data.photos import Photo
@@ -33,7 +33,7 @@ def restore_scorer(workdir: str | os.PathLike[str]) -> Callable[[_Picture], Pred
     Raises:
       ValueError, OSError: the workdir is not trained to its end or has no threshold.json.
     """
-    detector = restore_detector(absolute(workdir))
+    detector = restore_detector(whole_path(workdir))
     scorer, image_size = detector.scorer(), detector.config.data.image_size
     reading = inputs.reading_of(detector.config, detector.facts)
 

@@ -47,7 +47,7 @@ class Detector(NamedTuple):
         return lambda pixels: scorer(sampling.scale(pixels))
 
 
-def absolute(folder: str | os.PathLike[str]) -> str:
+def whole_path(folder: str | os.PathLike[str]) -> str:
     """The folder's whole path: `~` is the user's own folder, as in a shell."""
     return os.path.abspath(os.path.expanduser(folder))
 

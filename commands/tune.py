@@ -7,12 +7,12 @@ from ml_collections import ConfigDict, FrozenConfigDict
 
 from commands import inputs
 from commands.runs import (
-    absolute,
     held,
     refuse_changed,
     rejoin,
     require_finished,
     trained_facts,
+    whole_path,
 )
 from commands.train import train_networks
 from data import pipeline
@@ -33,7 +33,7 @@ def tune(config: ConfigDict, workdir: str | os.PathLike[str]) -> dict[str, Any]:
     Raises:
       ValueError, OSError, FloatingPointError: one line that says what is wrong and the way out.
     """
-    workdir = absolute(workdir)
+    workdir = whole_path(workdir)
     config = inputs.located(config, workdir)
     if "tuning" not in config:
         raise ValueError(

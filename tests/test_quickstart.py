@@ -61,7 +61,7 @@ def test_it_trains_a_detector_that_finds_defects(executed):
 @pytest.mark.slow
 def test_progress_is_seen_and_nothing_looks_like_an_error(executed):
     cells, _ = executed
-    assert "300/300" in shown(cells, "stdout") and "loss=" in shown(cells, "stdout")
+    assert "250/250" in shown(cells, "stdout") and "loss=" in shown(cells, "stdout")
     errors = shown(cells, "stderr")
     assert "Traceback" not in errors and "absl" not in errors
 

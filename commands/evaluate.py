@@ -8,7 +8,14 @@ from absl import logging
 from ml_collections import ConfigDict
 
 from commands import inputs
-from commands.runs import RunNetworks, held, rejoin, restore_networks, trained_facts
+from commands.runs import (
+    RunNetworks,
+    held,
+    rejoin,
+    restore_networks,
+    trained_facts,
+    whole_path,
+)
 from data import pipeline
 from data.decoded import Images
 from engine import parallel, startup
@@ -47,7 +54,9 @@ def require_judgement(config: ConfigDict) -> Judgement:
     return Judgement(config.threshold.false_alarm_rate, own_metrics(config.evaluation.metrics))
 
 
-def evaluate(config: ConfigDict, workdir: str, *, save_maps: bool = False) -> dict[str, Any]:
+def evaluate(
+    config: ConfigDict, workdir: str | os.PathLike[str], *, save_maps: bool = False
+) -> dict[str, Any]:
     """Evaluates the trained run of `workdir` by `config`; returns the results.
 
     `save_maps` writes the maps for MVTec AD's official evaluation. Of several processes the main
@@ -56,6 +65,7 @@ def evaluate(config: ConfigDict, workdir: str, *, save_maps: bool = False) -> di
     Raises:
       ValueError, OSError: one line that says what is wrong and the way out.
     """
+    workdir = whole_path(workdir)
     config = inputs.located(config, workdir)
     judgement = require_judgement(config)
     facts = trained_facts(workdir)

@@ -7,7 +7,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from commands import inputs
-from commands.runs import FREE, restore_detector
+from commands.runs import FREE, restore_detector, whole_path
 from deploy.export import require_new_folder, write_export
 from engine.sources import changes, read_sources
 from engine.workdir import claim
@@ -16,7 +16,11 @@ from evaluation.results import RESULTS_FILE
 from storage.outputs import CONFIG_FILE, FACTS_FILE
 
 
-def export(workdir: str, output: str, config: ConfigDict | None = None) -> None:
+def export(
+    workdir: str | os.PathLike[str],
+    output: str | os.PathLike[str],
+    config: ConfigDict | None = None,
+) -> None:
     """Writes the workdir's scoring function into the new folder `output`, as deploy/export.py says.
 
     Args:
@@ -28,6 +32,7 @@ def export(workdir: str, output: str, config: ConfigDict | None = None) -> None:
       ValueError, OSError: one line that says what is wrong and the way out; then there is no
         `output`.
     """
+    workdir, output = whole_path(workdir), whole_path(output)
     require_new_folder(output)
     detector = restore_detector(workdir)
     networks = detector.networks

@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from commands import inputs
-from commands.runs import restore_detector
+from commands.runs import restore_detector, whole_path
 from data import photos
 from data.images import hardly_seen, white_level_line
 from data.photos import Photo
@@ -21,7 +21,7 @@ _BATCH = 32
 _Picture = str | os.PathLike | np.ndarray | Image.Image
 
 
-def restore_scorer(workdir: str) -> Callable[[_Picture], Prediction]:
+def restore_scorer(workdir: str | os.PathLike[str]) -> Callable[[_Picture], Prediction]:
     """A function that decides on one image: the path of a file, its pixels, or what Pillow opened.
 
     It takes a path; uint8 [H, W, 3] of any size, red, green and blue, as a person sees it; or a
@@ -33,7 +33,7 @@ def restore_scorer(workdir: str) -> Callable[[_Picture], Prediction]:
     Raises:
       ValueError, OSError: the workdir is not trained to its end or has no threshold.json.
     """
-    detector = restore_detector(os.path.abspath(os.path.expanduser(workdir)))
+    detector = restore_detector(whole_path(workdir))
     scorer, image_size = detector.scorer(), detector.config.data.image_size
     reading = inputs.reading_of(detector.config, detector.facts)
 

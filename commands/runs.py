@@ -47,6 +47,11 @@ class Detector(NamedTuple):
         return lambda pixels: scorer(sampling.scale(pixels))
 
 
+def whole_path(folder: str | os.PathLike[str]) -> str:
+    """The folder's whole path: `~` is the user's own folder, as in a shell."""
+    return os.path.abspath(os.path.expanduser(folder))
+
+
 def held(workdir: str) -> AbstractContextManager[None]:
     """Keeps other commands from the workdir; of several processes the main one does so for all.
 

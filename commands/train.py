@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 
 from commands import inputs
 from commands.evaluate import evaluate_run, require_judgement
-from commands.runs import FREE, held, refuse_changed
+from commands.runs import FREE, held, refuse_changed, whole_path
 from data import pipeline
 from engine import checkpoint, hosts, parallel
 from engine.method import Method
@@ -25,7 +25,9 @@ _NO_STAGES = ("name", "method", "score")
 _EXAMPLES = 16  # calibration images in the pictures of training
 
 
-def train(config: ConfigDict, workdir: str, *, reuse: str | None = None) -> dict[str, Any]:
+def train(
+    config: ConfigDict, workdir: str | os.PathLike[str], *, reuse: str | None = None
+) -> dict[str, Any]:
     """Trains `config` in `workdir`, then evaluates it there; returns the results.
 
     A run that was interrupted goes on. The finished stages of the workdir `reuse` are not trained
@@ -34,6 +36,7 @@ def train(config: ConfigDict, workdir: str, *, reuse: str | None = None) -> dict
     Raises:
       ValueError, OSError, FloatingPointError: one line that says what is wrong and the way out.
     """
+    workdir = whole_path(workdir)
     config = inputs.located(config, workdir)
     judgement = require_judgement(config)
     inputs.require_method(config)
@@ -84,7 +87,7 @@ def _bind(
     claim(workdir, settings, facts, free=FREE, main=False)
     if reuse:
         stages = {stage.name: stage.num_steps for stage in method.stages}
-        source, free = os.path.abspath(os.path.expanduser(reuse)), (*FREE, *_NO_STAGES)
+        source, free = whole_path(reuse), (*FREE, *_NO_STAGES)
         refuse_changed(source, facts, images)
         taken = reuse_stages(source, workdir, stages, settings, facts, free=free, main=main_process)
         logging.info("Stages taken over from %s: %s.", source, ", ".join(taken) or "none")

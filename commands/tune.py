@@ -6,7 +6,14 @@ from typing import Any
 from ml_collections import ConfigDict, FrozenConfigDict
 
 from commands import inputs
-from commands.runs import held, refuse_changed, rejoin, require_finished, trained_facts
+from commands.runs import (
+    held,
+    refuse_changed,
+    rejoin,
+    require_finished,
+    trained_facts,
+    whole_path,
+)
 from commands.train import train_networks
 from data import pipeline
 from engine import parallel
@@ -15,7 +22,7 @@ from evaluation import tuning
 from evaluation.scoring import restore
 
 
-def tune(config: ConfigDict, workdir: str) -> dict[str, Any]:
+def tune(config: ConfigDict, workdir: str | os.PathLike[str]) -> dict[str, Any]:
     """Chooses network and score on calibration images with made-up defects.
 
     Writes `workdir/tuning.json`, where evaluation finds it. A network is trained for each weight
@@ -26,6 +33,7 @@ def tune(config: ConfigDict, workdir: str) -> dict[str, Any]:
     Raises:
       ValueError, OSError, FloatingPointError: one line that says what is wrong and the way out.
     """
+    workdir = whole_path(workdir)
     config = inputs.located(config, workdir)
     if "tuning" not in config:
         raise ValueError(

@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage
 
+from storage.outputs import DEMO_FILE
+
 _Array = NDArray[np.floating]
 _Pixels = NDArray[np.uint8]
 
@@ -55,7 +57,7 @@ def generate_demo(
     settings = json.dumps({"version": VERSION, "seed": seed, "size": size, **counts}).encode()
     folder = Path(root) / "demo"
     if folder.exists():
-        marker, images = folder / "demo.json", train + good + 2 * len(DEFECTS) * bad
+        marker, images = folder / DEMO_FILE, train + good + 2 * len(DEFECTS) * bad
         same = marker.is_file() and marker.read_bytes() == settings
         if same and len(list(folder.rglob("*.png"))) == images:
             return
@@ -67,7 +69,7 @@ def generate_demo(
         for path, pixels in _files(seed, size, train, good, bad):
             (unfinished / path).parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(pixels).save(unfinished / path)
-        (unfinished / "demo.json").write_bytes(settings)
+        (unfinished / DEMO_FILE).write_bytes(settings)
         unfinished.rename(folder)
 
 

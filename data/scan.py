@@ -28,7 +28,7 @@ from absl import logging
 
 from data.images import KINDS, is_image_name, one_line, sha256_of_image
 from data.names import DEFECTIVE_PARTS, GOOD_PARTS, meaning
-from storage.outputs import written_by
+from storage.outputs import DEMO_FILE, written_by
 
 CATEGORIES = tuple(
     "bottle cable capsule carpet grid hazelnut leather metal_nut pill screw tile toothbrush "
@@ -416,7 +416,7 @@ def list_folder(folder: Path, *, skip: Collection[Path] = ()) -> Listing:
     for path in _walk(folder, skip, listing.outputs):
         if is_image_name(path) and not path.is_dir():
             listing.images.append(path)
-        else:
+        elif path.name != DEMO_FILE:
             listing.others[suffix_of(path)] += 1
     by_name = {path.with_suffix(""): path for path in listing.images}
     for name, mask in by_name.items():

@@ -14,7 +14,6 @@ import itertools
 import json
 import os
 import re
-import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -26,6 +25,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from data.photos import Photo
+from engine.log import bar_stream
 from engine.method import Score
 from evaluation.maps import Region, largest_region, resize_map
 from evaluation.threshold import Threshold, p_values
@@ -139,7 +139,8 @@ def predict_all(
         os.makedirs(os.path.join(output, name), exist_ok=True)
     counts = _keep(output, done)
     table_path, lines_path = (os.path.join(output, name) for name in PREDICTIONS)
-    bar = tqdm(total=total, initial=done, unit=" images", disable=not sys.stderr.isatty())
+    stream = bar_stream()
+    bar = tqdm(total=total, initial=done, unit=" images", disable=not stream, file=stream)
     with open(table_path, "ab") as table, open(lines_path, "ab") as lines, bar:
         for photos in batches:
             made = decide_on(scorer, photos, threshold, batch_size)

@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Mapping
 from types import TracebackType
-from typing import Any
+from typing import Any, TextIO
 
 import numpy as np
 from absl import logging
@@ -61,6 +61,14 @@ def duration(seconds: float) -> str:
     return f"{hours} h {minutes} min" if hours else f"{minutes} min"
 
 
+def bar_stream() -> TextIO | None:
+    """What progress bars are drawn on: a terminal, a notebook's cell, or, for None, nothing."""
+    if sys.stderr.isatty():
+        return sys.stderr
+    # A cell is no terminal and yet draws bars; what it gets on stderr looks like an error.
+    return sys.stdout if type(sys.stdout).__module__ == "ipykernel.iostream" else None
+
+
 class TrainingLog:
     """The log of one stage; use it as a context manager, or call `close`.
 
@@ -81,8 +89,10 @@ class TrainingLog:
         folder = os.path.join(workdir, "tensorboard", stage)
         self._board = EventFile(folder, purge_step=first_step + 1)
         self._bar: tqdm | None = None
-        if sys.stderr.isatty():
-            self._bar = tqdm(total=num_steps, initial=first_step, desc=stage, unit="step")
+        if stream := bar_stream():
+            self._bar = tqdm(
+                total=num_steps, initial=first_step, desc=stage, unit="step", file=stream
+            )
         self._start = self._last_time = time.monotonic()
         self._last_step = first_step
 

@@ -1,7 +1,8 @@
 """What must be settled before JAX starts: who keeps the memory, compilation, its cache.
 
-Called by programs only: importing the project as a library changes nothing of the process. Nothing
-is imported here that starts a thread, so that `keep_memory` can come before all of them.
+Called by programs and notebooks only: importing the project as a library changes nothing of the
+process. Nothing is imported here that starts a thread, so that `keep_memory` can come before all of
+them.
 """
 
 import ctypes

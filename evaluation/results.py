@@ -155,12 +155,13 @@ class Predictions(NamedTuple):
     map_max: float  # > 0, the top of the maps' colour scale
 
 
-def read_run(workdir: str) -> Run:
+def read_run(workdir: str | os.PathLike[str]) -> Run:
     """Reads config.json, results.json and scores.csv; predictions.npz must be there too.
 
     Raises:
       ValueError: a file is missing or damaged; the message says which and what makes it.
     """
+    workdir = os.fspath(workdir)
     for file in (CONFIG_FILE, RESULTS_FILE, SCORES_FILE, PREDICTIONS_FILE):
         if not os.path.isfile(os.path.join(workdir, file)):
             raise ValueError(f"{os.path.join(workdir, file)} is missing: {_remedy(workdir, file)}")

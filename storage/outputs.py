@@ -7,6 +7,7 @@ from storage.files import SUMS
 CONFIG_FILE = "config.json"  # of a run, and of an export
 FACTS_FILE = "facts.json"
 CHECKPOINTS = "checkpoints"
+DEMO_FILE = "demo.json"  # of the generated images
 PREDICTIONS = ("predictions.csv", "predictions.jsonl")
 
 _MARKS = (

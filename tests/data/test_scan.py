@@ -17,7 +17,7 @@ from trees import (
     square,
 )
 
-from data import pipeline, scan
+from data import demo, pipeline, scan
 from data.photos import find
 
 # ---------------------------------------------------------------- the layout of MVTec AD
@@ -243,3 +243,10 @@ def test_a_data_set_one_folder_away_is_pointed_to(folder, tmp_path, asked):
     (tmp_path / asked).mkdir(exist_ok=True)
     with pytest.raises(ValueError, match=f"--config.data.root={tmp_path}/root$"):
         scan.scan_layout(tmp_path / asked, "bottle")
+
+
+def test_the_generated_data_set_is_not_warned_of(tmp_path):
+    """It has a file that says how it was made."""
+    demo.generate_demo(str(tmp_path), size=32, train=2, good=1, bad=1)
+    survey = scan.survey_layout(tmp_path, "demo")
+    assert len(survey.files.train) == 2 and not (survey.warnings or survey.left_out)

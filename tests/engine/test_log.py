@@ -1,6 +1,7 @@
 """The training log: what is read back is what was written, and resuming leaves no trace."""
 
 import glob
+import io
 import json
 import os
 import sys
@@ -102,6 +103,17 @@ def test_progress_bar_on_a_terminal(tmp_path, monkeypatch, capsys):
     shown = capsys.readouterr().err
     assert "6/10" in shown
     assert "critic_loss=1.5" in shown
+
+
+def test_progress_bar_in_a_notebook(tmp_path, monkeypatch):
+    """A cell is no terminal; on stderr the bar would look like an error."""
+    cell = type("OutStream", (io.StringIO,), {"__module__": "ipykernel.iostream"})()
+    monkeypatch.setattr(sys, "stdout", cell)
+    with TrainingLog(str(tmp_path), "gan", first_step=4, num_steps=10) as log:
+        assert "4/10" in cell.getvalue()  # before the first step is compiled
+        time.sleep(0.15)  # tqdm draws ten times a second at most
+        log.write(6, {"critic_loss": 1.5})
+    assert "6/10" in cell.getvalue() and "critic_loss=1.5" in cell.getvalue()
 
 
 def test_tensorboard_gets_scalars_and_hides_what_is_repeated(tmp_path):

@@ -7,9 +7,9 @@ DEMO ?= /tmp/demo
 RUN := $(VENV)/.run
 DEVELOP := $(VENV)/.develop
 # Tests of one file share what they have trained, and stay in one process.
-TESTS := -n auto --maxprocesses=8 --dist=loadfile
+TESTS := -n auto --maxprocesses=8 --dist=loadfile --cov --cov-report=term
 
-.PHONY: help demo test lint bench promise clean
+.PHONY: help demo test lint docs bench promise clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
@@ -25,6 +25,9 @@ lint: $(DEVELOP)  ## check style and types
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 
+docs: $(DEVELOP)  ## build the site into site/
+	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/python -m mkdocs build --quiet --strict
+
 bench: $(DEVELOP)  ## time our steps beside PyTorch's
 	$(VENV)/bin/pip install --quiet -r requirements-bench.txt
 	$(VENV)/bin/python -m benchmarks.train_step
@@ -32,8 +35,8 @@ bench: $(DEVELOP)  ## time our steps beside PyTorch's
 promise: $(DEVELOP)  ## try what docs/reliability.md promises, the long way, and print its table
 	$(VENV)/bin/python -m pytest -m promise
 
-clean:  ## remove the virtual environment and caches
-	rm -rf $(VENV) .pytest_cache .ruff_cache .mypy_cache .hypothesis
+clean:  ## remove the virtual environment, the site and caches
+	rm -rf $(VENV) site .pytest_cache .ruff_cache .mypy_cache .hypothesis
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
@@ -42,6 +45,6 @@ $(RUN): requirements.txt | $(VENV)/bin/python
 	$(VENV)/bin/pip install --quiet --disable-pip-version-check -r requirements.txt
 	@touch $@
 
-$(DEVELOP): requirements-dev.txt requirements-onnx.txt requirements.txt | $(VENV)/bin/python
+$(DEVELOP): requirements-dev.txt requirements-docs.txt requirements-onnx.txt requirements.txt | $(VENV)/bin/python
 	$(VENV)/bin/pip install --quiet --disable-pip-version-check -r requirements-dev.txt
 	@touch $@

@@ -23,6 +23,7 @@ from ae_jax.seamless import Settings, paste_parts
 from engine.make import make
 
 CorruptFn = Callable[[jax.Array, jax.Array], tuple[jax.Array, jax.Array]]
+"""(rng, images [B, H, W, C]) -> (corrupted, alike; mask [B, H, W] from 0 to 1)."""
 
 
 def patches(

@@ -14,6 +14,7 @@ from engine.convolution import Conv, ConvTranspose, UpsampleConv
 from engine.parallel import BatchNorm
 
 leaky_relu = partial(nn.leaky_relu, negative_slope=0.2)
+"""Leaky ReLU with a slope of 0.2 below 0."""
 
 
 def he_init(more: float = 1.0) -> Callable:

@@ -23,7 +23,10 @@ from engine import residuals
 from engine.method import Score, ScoreFn, Variables
 
 RULES = ("max", "top", "sum")
+"""What `score.image_score` may be."""
+
 MAPS = ("residual", "head", "product")
+"""What `score.map` may be."""
 
 
 def mean_squared(network: nn.Module, window: int, **options: Any) -> ScoreFn:

@@ -60,7 +60,7 @@ class DilatedBlock(nn.Module):
 class DilatedAutoencoder(nn.Module):
     """ae_jax.dilated.DilatedAutoencoder, one convolution a level."""
 
-    def __init__(self, features=(24, 48, 64), fold=2, blocks=2, branch=16):
+    def __init__(self, features=(24, 48, 64), fold=4, blocks=2, branch=16):
         super().__init__()
         self.fold = fold
         widths = (3 * fold**2, *features)

@@ -5,9 +5,9 @@ python main.py --config=configs/ae.py:bottle --config.data.root=DIR --workdir=W
 The original settings are size, flip, range, batch, learning rate, epochs and latent length, but
 name no layers; these are our reconstruction: six 4x4 convolutions of stride 2 with batch
 normalisation and LeakyReLU 0.2, of 32, 64, 128, 256, 512, 512 channels, a dense layer to 1024, and
-their mirror, which ends in tanh. Nor do they say how the decoder upsamples: docs/results.md says
-why it is nearest-neighbour upsampling with 3x3 convolutions here. `:demo` draws its own data and
-ends within 3 minutes on 2 CPU cores.
+their mirror, which ends in tanh. Nor do they say how the decoder upsamples:
+docs/methods/autoencoder.md says why it is nearest-neighbour upsampling with 3x3 convolutions here.
+`:demo` draws its own data and ends within 3 minutes on 2 CPU cores.
 """
 
 from ml_collections import ConfigDict

@@ -14,7 +14,7 @@ def get_config(category: str) -> ConfigDict:
     config.data = dict(
         category=category,
         root="~/tensorflow_datasets/downloads/manual/mvtec_ad",
-        folder="",  # of good images, in place of root; see README
+        folder="",  # of good images, in place of root; see docs/data.md
         flip=True,  # training images, left to right
         rotation=0,  # turned by multiples of so many degrees, 90 or 180; 0: not
         brightness=False,  # each image's, corrected to that of the training images
@@ -30,6 +30,6 @@ def get_config(category: str) -> ConfigDict:
     config.threshold = dict(false_alarm_rate=0.05)
     config.evaluation = dict(
         pixel_size=256,  # pixel metrics at 256 x 256; 0: at each mask's own size
-        metrics="",  # own ones, 'module:function' each, with commas between; see README
+        metrics="",  # own ones, 'module:function,...'; see docs/research/own.md
     )
     return config

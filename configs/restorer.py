@@ -6,7 +6,7 @@ The self-supervised autoencoder of configs/ssae.py, its pixels folded 4x4 into c
 it a head on pixels folded alike (ae_jax/head.py); both learn together, from images of which one
 half holds foreign patches and the other parts of other images, pasted without a seam. One setting
 for all products; only which may be mirrored or turned is known of each (configs/augmentation.py).
-What was chosen on what is in docs/restorer.md. Each part can be switched off:
+What was chosen on what is in docs/methods/restorer.md. Each part can be switched off:
 
     no head                   --config.training.loss.head_weight=0 --config.score.map=residual
     the head alone (NSA)      --config.autoencoder.fn= --config.score.map=head

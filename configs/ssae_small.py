@@ -1,7 +1,7 @@
 """The self-supervised autoencoder of configs/ssae.py at 128 px, narrow enough for CPUs.
 
 Smaller batches and a larger learning rate than the full network's, because steps are few: chosen by
-the held-out errors that training logs (docs/results.md), on normal images alone.
+the held-out errors that training logs (docs/methods/self_supervised.md), on normal images alone.
 
 python main.py --config=configs/ssae_small.py:bottle --config.data.root=DIR --workdir=W
 """

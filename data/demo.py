@@ -20,12 +20,22 @@ from storage.outputs import DEMO_FILE
 
 _Array = NDArray[np.floating]
 _Pixels = NDArray[np.uint8]
+
 DEFECTS = ("broken_edge", "dent", "missing_hole", "scratch", "stain")
-VISIBLE = 10  # grey levels in the most changed channel; less is called unchanged
+"""The kinds of defects, which are folders of the test set."""
+
+VISIBLE = 10
+"""Grey levels in the most changed channel; less is called unchanged."""
+
 HOLES = 6
-RIM, SEAM, BORE, BOLTS, BOLT = 0.86, 0.45, 0.15, 0.66, 0.105  # radii; BOLTS: the holes' circle
-BRASS, STEEL, TABLE = (0.7, 0.54, 0.28), (0.35, 0.47, 0.59), (0.17, 0.175, 0.19)
-VERSION = 1  # of the drawing: a data set of another version counts as other settings
+"""Bolt holes of a part."""
+
+# Radii, as shares of half the image; _BOLTS is that of the circle on which the holes lie.
+_RIM, _SEAM, _BORE, _BOLTS, _BOLT = 0.86, 0.45, 0.15, 0.66, 0.105
+_BRASS, _STEEL, _TABLE = (0.7, 0.54, 0.28), (0.35, 0.47, 0.59), (0.17, 0.175, 0.19)
+
+VERSION = 1
+"""Of the drawing: a data set of another version counts as other settings."""
 
 
 def generate_demo(
@@ -107,12 +117,12 @@ def render(rng: np.random.Generator, *, size: int = 128, defect: str | None = No
     # The part is settled here; only the defect may draw from now on.
     solid = _solid(u, v, int(rng.integers(HOLES)) if defect == "missing_hole" else None)
     if defect == "broken_edge":
-        solid = np.maximum(solid, -_blob(rng, u, v, _place(rng, RIM), rng.uniform(0.16, 0.2)))
+        solid = np.maximum(solid, -_blob(rng, u, v, _place(rng, _RIM), rng.uniform(0.16, 0.2)))
     metal = _metal(u, v, solid, streaks)
     if paint := {"dent": _dent, "scratch": _scratch, "stain": _stain}.get(defect or ""):
         metal = paint(rng, u, v, metal)
     shadow = 0.45 + 0.55 * np.clip(solid / 0.11, 0.0, 1.0)
-    table = np.array(TABLE, np.float32) * shadow[..., None]
+    table = np.array(_TABLE, np.float32) * shadow[..., None]
     image = (table + (metal - table) * _cover(solid, 1.2 / size)) * light[..., None]
     image = image.reshape(size, 2, size, 2, 3).mean(axis=(1, 3)) + noise
     return np.rint(np.clip(image, 0.0, 1.0) * 255).astype(np.uint8)
@@ -145,10 +155,10 @@ def _solid(u: _Array, v: _Array, missing: int | None) -> _Array:
     """Signed distance to the part's metal, negative in it; bolt hole `missing` left out."""
     r = np.hypot(u, v)
     keyway = np.maximum(np.abs(u) - 0.045, np.abs(v + 0.1) - 0.12)
-    solid = np.maximum(r - RIM, -np.minimum(r - BORE, keyway))
-    centres = [BOLTS * cmath.exp(2j * cmath.pi * k / HOLES) for k in range(HOLES) if k != missing]
+    solid = np.maximum(r - _RIM, -np.minimum(r - _BORE, keyway))
+    centres = [_BOLTS * cmath.exp(2j * cmath.pi * k / HOLES) for k in range(HOLES) if k != missing]
     away = np.min([(u - c.real) ** 2 + (v - c.imag) ** 2 for c in centres], axis=0)
-    return np.maximum(solid, BOLT - np.sqrt(away))
+    return np.maximum(solid, _BOLT - np.sqrt(away))
 
 
 def _metal(u: _Array, v: _Array, solid: _Array, streaks: _Array) -> _Array:
@@ -157,10 +167,10 @@ def _metal(u: _Array, v: _Array, solid: _Array, streaks: _Array) -> _Array:
     sheen = 0.45 * u * v / (r * r + 1e-6)  # concentric brushing has two bright sectors
     facing = -0.35 * len(solid) * sum(np.gradient(solid))
     bevel = np.exp(-((solid / 0.03) ** 2)) * (0.3 * facing - 0.34)
-    seam = -0.6 * np.exp(-(((r - SEAM) / 0.018) ** 2))
+    seam = -0.6 * np.exp(-(((r - _SEAM) / 0.018) ** 2))
     shade = (1 + sheen + streaks + bevel + seam)[..., None]
-    brass, steel = np.array((BRASS, STEEL), np.float32)
-    return (brass + (steel - brass) * _cover(r - SEAM, 0.005)) * shade
+    brass, steel = np.array((_BRASS, _STEEL), np.float32)
+    return (brass + (steel - brass) * _cover(r - _SEAM, 0.005)) * shade
 
 
 def _place(rng: np.random.Generator, *radii: float) -> complex:
@@ -179,7 +189,7 @@ def _blob(rng: np.random.Generator, u: _Array, v: _Array, at: complex, radius: f
 
 
 def _dent(rng: np.random.Generator, u: _Array, v: _Array, metal: _Array) -> _Array:
-    at, radius = _place(rng, 0.3, BOLTS), rng.uniform(0.1, 0.14)
+    at, radius = _place(rng, 0.3, _BOLTS), rng.uniform(0.1, 0.14)
     inside = _cover(_blob(rng, u, v, at, radius), 0.02)
     slope = np.clip((u - at.real + v - at.imag) / radius, -1.0, 1.0)[..., None]
     return metal * (1 - inside * (0.58 - 0.25 * slope))  # the far wall catches some light
@@ -197,7 +207,7 @@ def _scratch(rng: np.random.Generator, u: _Array, v: _Array, metal: _Array) -> _
 
 
 def _stain(rng: np.random.Generator, u: _Array, v: _Array, metal: _Array) -> _Array:
-    inside = _cover(_blob(rng, u, v, _place(rng, 0.3, BOLTS), rng.uniform(0.15, 0.2)), 0.04)
+    inside = _cover(_blob(rng, u, v, _place(rng, 0.3, _BOLTS), rng.uniform(0.15, 0.2)), 0.04)
     # Nearly as bright as the metal under it: the colour tells.
     tint = np.array((1.1, 0.55, 1.3), np.float32) * metal.mean(axis=-1, keepdims=True)
     return metal + inside * 0.8 * (tint - metal)

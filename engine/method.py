@@ -77,6 +77,7 @@ class Stage(NamedTuple):
 
 
 ScoreFn = Callable[[Variables, jax.Array], Score]
+"""(variables, images [B, H, W, C]) -> what scoring says of them."""
 
 
 class Tuning(NamedTuple):

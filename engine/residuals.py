@@ -12,12 +12,20 @@ _RANGE = 2.0  # of images in [-1, 1]
 
 
 def squared(images: jax.Array, reconstructions: jax.Array) -> jax.Array:
-    """Squared residual, mean over channels: [B, H, W], in [0, 4]."""
+    """Squared residual, mean over channels: [B, H, W], in [0, 4].
+
+    >>> squared(jnp.ones((1, 1, 2, 3)), jnp.zeros((1, 1, 2, 3))).tolist()
+    [[[1.0, 1.0]]]
+    """
     return jnp.mean(jnp.square(images - reconstructions), axis=-1)
 
 
 def absolute(images: jax.Array, reconstructions: jax.Array) -> jax.Array:
-    """Absolute residual, mean over channels: [B, H, W], in [0, 2]."""
+    """Absolute residual, mean over channels: [B, H, W], in [0, 2].
+
+    >>> absolute(jnp.ones((1, 1, 2, 3)), -jnp.ones((1, 1, 2, 3))).tolist()
+    [[[2.0, 2.0]]]
+    """
     return jnp.mean(jnp.abs(images - reconstructions), axis=-1)
 
 
@@ -32,6 +40,10 @@ def dssim(
     mirror. Written with the difference d = x - y, SSIM is (1 - l)(1 - c), where l = mean(d)^2 /
     (mean(x + 1)^2 + mean(y + 1)^2 + C1) and c = var(d) / (var(x) + var(y) + C2): equal images give
     exactly 0, and no digits are lost where they nearly are.
+
+    >>> grey = jnp.full((1, 4, 4, 3), 0.5)
+    >>> float(dssim(grey, grey).max()), float(dssim(grey, -grey).min()) > 0.3
+    (0.0, True)
     """
     radius = window // 2
     mean_x, var_x = _moments(images, radius, sigma)
@@ -47,6 +59,9 @@ def smooth(maps: jax.Array, sigma: float) -> jax.Array:
     """Maps [B, H, W] under a Gaussian of `sigma` pixels, cut off at 4 sigma; 0 changes nothing.
 
     Maps go on as in a mirror, so that the mean of each stays what it is.
+
+    >>> round(float(smooth(jnp.eye(8)[None], 2.0).mean()), 4)
+    0.125
     """
     if not sigma:
         return maps

@@ -16,6 +16,8 @@ from scipy import ndimage, spatial
 from engine.foreground import foreground
 
 Array = NDArray[np.floating]
+"""Floating point, of the shape that is said."""
+
 # A defect counts where it changes a pixel by 2.5 % of the range, as the mean over colours: what is
 # fainter nobody would call a defect.
 _VISIBLE = 0.05
@@ -133,6 +135,7 @@ def _uneven(rng: np.random.Generator, image: Array) -> Array:
 
 
 LIGHTINGS = {"as it is": _as_it_is, "brightness": _brightness, "uneven": _uneven}
+"""Name -> what that light makes of an image."""
 
 
 # ---------------------------------------------------------------- kinds of defects
@@ -209,6 +212,7 @@ DEFECT_KINDS: dict[str, Kind] = {
     "misplaced patch": _misplaced_patch,
     "faint stain": _faint_stain,
 }
+"""Name -> what draws a defect of that kind."""
 
 
 def _blob(rng: np.random.Generator, canvas: Canvas, radius: float, softness: float) -> Array:

@@ -17,11 +17,17 @@ from evaluation import pixel_curve
 from evaluation.maps import at_one_size
 from storage.rows import Stack
 
-LIMIT = 0.3  # the false-positive rate up to which MVTec AD integrates PRO
-NAMED = 5  # so many images without a mask are named, the others counted
+LIMIT = 0.3
+"""The false-positive rate up to which MVTec AD integrates PRO."""
+
+NAMED = 5
+"""So many images without a mask are named, the others counted."""
 
 MetricValues = dict[str, Any]
+"""Name -> value, or None and a reason beside it."""
+
 Mask = np.ndarray | None
+"""Bool [h, w], True = defective; None where it is missing."""
 
 
 class Metric(NamedTuple):
@@ -51,6 +57,7 @@ METRICS = (
     ),
     Metric("pixel", "au_pro", "AU-PRO", lambda areas, _: areas.au_pro, in_summary=True),
 )
+"""All metrics of the project: a row more is one more in results, console, page and model card."""
 
 
 def _values(kind: str, *arguments: Any) -> MetricValues:
@@ -135,6 +142,10 @@ def image_metrics(labels: np.ndarray, scores: np.ndarray) -> MetricValues:
 
     Raises:
       ValueError: some scores are NaN or infinite, or labels and scores differ in number.
+
+    >>> found = image_metrics(np.array([0, 0, 1, 1]), np.array([0.1, 0.4, 0.3, 0.9]))
+    >>> found["auroc"], found["prevalence"]
+    (0.75, 0.5)
     """
     labels, scores = np.asarray(labels), np.asarray(scores)
     if labels.shape != scores.shape or labels.ndim != 1:

@@ -19,10 +19,17 @@ from scipy import stats
 from storage.files import write_text
 
 THRESHOLD_FILE = "threshold.json"
+"""The file of a workdir that holds the threshold."""
+
 COVERAGE = 0.95
-# The threshold is a score that a good image had. Another machine's rounding must not lift that
-# image above it, so it lies a little higher: as much as an export's scores may differ.
+"""Of the intervals of rates."""
+
 ROUNDING = 1e-4
+"""By what share of itself the threshold lies higher than the score of a good image.
+
+Another machine's rounding must not lift that image above it: as much as an export's scores may
+differ.
+"""
 
 
 class Threshold(NamedTuple):
@@ -64,7 +71,11 @@ def _way_to(enough: int, good: int) -> str:
 
 
 def needed(rate: float) -> int:
-    """The number of good images from which on `rate` can be guaranteed."""
+    """The number of good images from which on `rate` can be guaranteed.
+
+    >>> needed(0.05), needed(0.01)
+    (19, 99)
+    """
     return math.ceil(1 / Fraction(str(rate))) - 1
 
 
@@ -135,6 +146,10 @@ def p_values(threshold: Threshold, scores: np.ndarray) -> np.ndarray:
 
     (1 + the calibration scores that are as high) / (n + 1): of good images, at most a share p has a
     value of p or less.
+
+    >>> of_twenty = calibrate(np.arange(20.0), np.ones((20, 2, 2)), 0.05)
+    >>> p_values(of_twenty, np.array([0.0, 19.0, 20.0])).round(3).tolist()
+    [1.0, 0.095, 0.048]
     """
     scores = np.asarray(scores, np.float64)
     below = np.searchsorted(threshold.calibration_scores, scores, side="left")
@@ -206,7 +221,11 @@ def statement(threshold: Threshold, *, tuned: bool = False) -> list[str]:
 
 
 def percent(rate: float) -> str:
-    """A share as '4.5 %', with two digits at least: '0.12 %'."""
+    """A share as '4.5 %', with two digits at least: '0.12 %'.
+
+    >>> percent(1 / 22), percent(0.05), percent(0.0012)
+    ('4.5 %', '5 %', '0.12 %')
+    """
     value = 100 * rate
     return f"{value:.2g} %" if value < 1 else f"{value:.1f} %".replace(".0 %", " %")
 
@@ -257,4 +276,5 @@ def read_threshold(workdir: str, network: Mapping[str, Any]) -> Threshold:
     return threshold
 
 
-SCALE = 3.0  # the top of the scale over the highest value of good images: they stay dark
+SCALE = 3.0
+"""The top of the maps' colour scale over the highest value of good images: they stay dark."""

@@ -31,7 +31,10 @@ class Networks(NamedTuple):
 
 
 LayerNorm = partial(nn.LayerNorm, reduction_axes=(-3, -2, -1), feature_axes=-1, epsilon=1e-5)
+"""Layer normalisation of each image by itself, over height, width and channels."""
+
 leaky_relu = partial(nn.leaky_relu, negative_slope=0.2)
+"""Leaky ReLU with a slope of 0.2 below 0."""
 
 
 # The original networks ----------------------------------------------------------------------------

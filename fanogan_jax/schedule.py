@@ -14,7 +14,10 @@ import jax.numpy as jnp
 from engine.method import Metrics, TrainState
 
 Step = Callable[[TrainState, jax.Array, jax.Array], tuple[TrainState, Metrics]]
+"""(state, images, rng) -> (state, metrics)."""
+
 Schedule = tuple[Step, tuple[int, int]]
+"""The step of the adversarial stage, and its batches as (batches, batch_size)."""
 
 
 def _critic_steps(

@@ -384,14 +384,14 @@ def test_configs_survive_json(name, category):
     assert json.loads(json.dumps(again.to_dict())) == json.loads(json.dumps(config.to_dict()))
 
 
-def example_of_the_readme(number):
-    """The section "A loss of your own", and an example of it, taken from the page as it stands."""
-    section = (ROOT / "README.md").read_text().split("## A loss of your own")[1]
-    return section, section.split("```python\n")[number].split("```")[0]
+def example_of_the_page(number):
+    """docs/research/own.md, and an example of it, taken from the page as it stands."""
+    page = (ROOT / "docs/research/own.md").read_text()
+    return page, page.split("```python\n")[number].split("```")[0]
 
 
-def test_the_loss_in_the_readme_trains(root, tmp_path):
-    section, example = example_of_the_readme(1)
+def test_the_loss_of_the_page_trains(root, tmp_path):
+    section, example = example_of_the_page(1)
     assert len(example.strip().splitlines()) <= 12
     name = "my_loss:izi_l1"
     assert f"--config.encoding.loss.fn={name}" in section
@@ -405,8 +405,8 @@ def test_the_loss_in_the_readme_trains(root, tmp_path):
     assert losses[-1] < losses[0]
 
 
-def test_the_metric_in_the_readme_is_shown(finished, tmp_path):
-    section, example = example_of_the_readme(3)
+def test_the_metric_of_the_page_is_shown(finished, tmp_path):
+    section, example = example_of_the_page(3)
     assert len(example.strip().splitlines()) <= 12
     name = "my_metrics:recall_at_no_false_alarm"
     assert f"`--config.evaluation.metrics={name}`" in section

@@ -5,7 +5,7 @@ import shutil
 
 import numpy as np
 import pytest
-from test_main import ROOT, example_of_the_readme, fails, picture, program, root, save
+from test_main import ROOT, example_of_the_page, fails, picture, program, root, save
 
 __all__ = ["root"]
 TINY = [
@@ -124,18 +124,25 @@ def test_a_size_that_cannot_be_reconstructed_is_refused(root, tmp_path):
 
 
 @pytest.mark.slow
-def test_the_autoencoders_loss_in_the_readme_trains(root, tmp_path):
-    section, example = example_of_the_readme(2)
-    assert "--config.training.loss.fn=my_loss:l2_ssim" in section
+@pytest.mark.parametrize(("page", "name"), [("README.md", "l1_ssim"), ("own.md", "l2_ssim")])
+def test_the_autoencoders_loss_of_the_page_trains(root, tmp_path, page, name):
+    """That of the README, and that of docs/research/own.md."""
+    if page == "README.md":
+        example = (ROOT / page).read_text().split("```python\n")[1].split("```")[0]
+        section = (ROOT / page).read_text()
+        assert len([*filter(None, example.splitlines())]) <= 8
+    else:
+        section, example = example_of_the_page(2)
+    assert f"--config.training.loss.fn=my_loss:{name}" in section
     (tmp_path / "my_loss.py").write_text(example)
-    command = arguments(root, tmp_path / "w", "--config.training.loss.fn=my_loss:l2_ssim")
+    command = arguments(root, tmp_path / "w", f"--config.training.loss.fn=my_loss:{name}")
     done = program(*command, PYTHONPATH=str(tmp_path))
     assert done.returncode == 0, done.stderr
     lines = [json.loads(line) for line in (tmp_path / "w/metrics.jsonl").read_text().splitlines()]
     assert lines[-1]["residual"] < lines[0]["residual"]
 
 
-def test_every_config_is_in_the_readme():
-    text = (ROOT / "README.md").read_text()
+def test_every_config_has_its_row():
+    text = (ROOT / "docs/research/configs.md").read_text()
     for path in (ROOT / "configs").glob("[a-z]*.py"):
         assert f"`configs/{path.name}`" in text, path

@@ -161,8 +161,12 @@ def test_a_rate_that_ten_images_cannot_guarantee(finished, tmp_path):
 
 
 def test_three_lines_of_python(finished, photos):
-    """Those of the README."""
-    example = (ROOT / "README.md").read_text().split("from commands import restore_scorer")[1]
+    """Those of the page."""
+    example = (
+        (ROOT / "docs/factory/predict.md")
+        .read_text()
+        .split("from commands import restore_scorer")[1]
+    )
     example = "from commands import restore_scorer" + example.split("```")[0]
     assert len([*filter(None, example.splitlines())]) == 3
     example = example.replace('"W"', repr(str(finished[0])))

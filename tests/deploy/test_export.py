@@ -29,7 +29,7 @@ from evaluation.scoring import scorer_of
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = re.compile(r"```python\n# (\w+\.py)\n(.*?)```", re.DOTALL)
-SCRIPTS = dict(SCRIPT.findall((ROOT / "docs" / "export.md").read_text()))
+SCRIPTS = dict(SCRIPT.findall((ROOT / "docs" / "factory" / "export.md").read_text()))
 ONNX = pytest.mark.skipif(
     importlib.util.find_spec("jax2onnx") is None, reason="requirements-onnx.txt is not installed"
 )
@@ -91,7 +91,7 @@ def run(output, config, **changed):
 
 
 def run_alone(name, *args, where):
-    """What a script of docs/export.md prints, where our code cannot be imported."""
+    """What a script of docs/factory/export.md prints, where our code cannot be imported."""
     path = where / name
     path.write_text(SCRIPTS[name])
     # Isolated: neither the working directory nor PYTHONPATH is searched for modules.
@@ -162,7 +162,7 @@ REFUSED = "not one image of 8 bits, or grey of 16, with sides of at least 8 px"
 
 
 def read_by(name, photo, folder):
-    """What a script of docs/export.md makes of a photo, uint8 [S, S, 3], or what it says."""
+    """What a script of docs/factory/export.md makes of a photo, uint8 [S, S, 3], or says of it."""
     start, end = (SCRIPTS[name].index(line) for line in ("image = Image.open", "threshold ="))
     lines = [line for line in SCRIPTS[name][start:end].splitlines() if "model." not in line]
     space = {"photo": photo, "folder": folder, "size": 16}
@@ -226,7 +226,7 @@ def test_the_scripts_read_and_refuse_as_predict_does(name, tmp_path):
 @pytest.mark.parametrize("kind", ["png", "tif", "zip.tif"])
 @pytest.mark.filterwarnings("ignore")
 def test_colours_of_16_bits_are_refused_by_the_scripts(name, kind, tmp_path):
-    """Not read with the upper bytes alone, nearly black; docs/export.md says so."""
+    """Not read with the upper bytes alone, nearly black; docs/factory/export.md says so."""
     values, photo = np.full((20, 24, 3), 4000, np.uint16), tmp_path / kind
     if kind == "png":
         photo.write_bytes(deep_png(values))

@@ -15,7 +15,7 @@ from engine import hosts
 pytestmark = pytest.mark.slow  # many runs of the program
 
 __all__ = ["root"]
-_STATED = 60  # seconds within which the others end; docs/many_devices.md
+_STATED = 60  # seconds within which the others end; docs/research/many_devices.md
 _LONG = [pytest.param(process, True, marks=pytest.mark.long) for process in (0, 1)]
 
 

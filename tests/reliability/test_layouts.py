@@ -69,7 +69,7 @@ def largest_difference(one, other):
 
 
 def assert_close(results, most):
-    """Prints the largest absolute difference too, for docs/many_devices.md."""
+    """Prints the largest absolute difference too, for docs/research/many_devices.md."""
     largest = largest_difference(*results)
     print(f"largest difference: {largest:.1e}, allowed: {most:.1e}")
     assert largest <= most

@@ -77,7 +77,7 @@ def unknown_names(text, fields, flags, modes):
     yield from (n for n in named if n not in fields and n.rpartition(".")[2] not in endings)
     yield from (m for m in re.findall(r"--mode=(\w+)", text) if m not in modes)
     yield from (f for f in re.findall(r"(?<![\w-])--([a-z_]+)", text) if f not in flags)
-    files = re.findall(r"\b(?:configs|docs)/\w+\.\w+|\brequirements[\w-]*\.txt", text)
+    files = re.findall(r"\b(?:configs|docs)/[\w/]+\.\w+|\brequirements[\w-]*\.txt", text)
     yield from (file for file in files if not (ROOT / file).exists())
 
 
@@ -348,7 +348,7 @@ def follow_command(said):
 
 
 def raised(command, *arguments):
-    with pytest.raises((ValueError, OSError)) as error:
+    with pytest.raises((ValueError, OSError, FloatingPointError)) as error:
         command(*arguments)
     assert "\n" not in str(error.value)
     return str(error.value)
@@ -521,3 +521,17 @@ def test_another_white_level_gets_a_workdir_of_its_own(run):
     said = raised(commands.evaluate, config, str(run))
     assert "train into another workdir" in said
     commands.train(config, str(run.parent / "another"))
+
+
+def test_a_lower_learning_rate_in_another_workdir(plain, tmp_path):
+    config = small(fanogan, plain[0], "nut", calibration=0.3)
+    config.gan.num_steps = config.encoding.num_steps = 4
+    optimizers = config.gan.critic_optimizer, config.gan.generator_optimizer
+    lower = [optimizer.learning_rate for optimizer in optimizers]
+    for optimizer in optimizers:
+        optimizer.learning_rate = 1e3
+    said = raised(commands.train, config, str(tmp_path / "nan"))
+    assert "train into another workdir with a lower learning rate" in said
+    for optimizer, rate in zip(optimizers, lower, strict=True):
+        optimizer.learning_rate = rate
+    commands.train(config, str(tmp_path / "another"))

@@ -34,8 +34,7 @@ HOLES = 6
 _RIM, _SEAM, _BORE, _BOLTS, _BOLT = 0.86, 0.45, 0.15, 0.66, 0.105
 _BRASS, _STEEL, _TABLE = (0.7, 0.54, 0.28), (0.35, 0.47, 0.59), (0.17, 0.175, 0.19)
 
-VERSION = 1
-"""Of the drawing: a data set of another version counts as other settings."""
+_VERSION = 1  # of the drawing: a data set of another version counts as other settings
 
 
 def generate_demo(
@@ -54,7 +53,7 @@ def generate_demo(
     if seed < 0 or size < 32 or min(train, good, bad) < 1:
         raise ValueError("demo data set: need seed >= 0, size >= 32 and counts >= 1")
     counts = {"train": train, "good": good, "bad": bad}
-    settings = json.dumps({"version": VERSION, "seed": seed, "size": size, **counts}).encode()
+    settings = json.dumps({"version": _VERSION, "seed": seed, "size": size, **counts}).encode()
     folder = Path(root) / "demo"
     if folder.exists():
         marker, images = folder / DEMO_FILE, train + good + 2 * len(DEFECTS) * bad

@@ -36,7 +36,7 @@ promise: $(DEVELOP)  ## try what docs/reliability.md promises, the long way, and
 	$(VENV)/bin/python -m pytest -m promise
 
 clean:  ## remove the virtual environment, the site and caches
-	rm -rf $(VENV) site .pytest_cache .ruff_cache .mypy_cache .hypothesis
+	rm -rf $(VENV) site .coverage .pytest_cache .ruff_cache .mypy_cache .hypothesis
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)

@@ -37,6 +37,7 @@ from absl import app, flags, logging
 from ml_collections import FrozenConfigDict, config_flags
 
 import commands
+from commands.runs import whole_path
 from engine import hosts, parallel, preemption
 from engine.faults import fault_of_a_device
 from engine.workdir import read_config
@@ -140,7 +141,7 @@ def _config(workdir: str) -> FrozenConfigDict:
 
 def _run(workdir: str) -> int:
     """Does what --mode says; the exit code."""
-    output = os.path.abspath(os.path.expanduser(_OUTPUT.value or ""))
+    output = whole_path(_OUTPUT.value or "")
     match _MODE.value:
         case "predict":
             return 2 if commands.predict(workdir, _IMAGES.value or "", output) else 0
@@ -168,7 +169,7 @@ def main(argv: list[str]) -> None:
     sys.unraisablehook = _ended_nothing
     startup.prepare()
     preemption.install()
-    workdir = os.path.abspath(os.path.expanduser(_WORKDIR.value)) if _WORKDIR.value else ""
+    workdir = whole_path(_WORKDIR.value) if _WORKDIR.value else ""
     leave: Callable[[int], None] = sys.exit
     try:
         _require_flags()

@@ -6,13 +6,14 @@ from collections.abc import Sequence
 from ml_collections import ConfigDict
 
 from commands import inputs
+from commands.runs import whole_path
 from data.decoded import Images
 from engine.sources import changes
 from evaluation.results import Run
 from report import comparison
 
 
-def compare(workdirs: Sequence[str], output: str) -> None:
+def compare(workdirs: Sequence[str | os.PathLike[str]], output: str | os.PathLike[str]) -> None:
     """Writes compare.html, compare.md and compare.json about finished runs into `output`.
 
     Raises:
@@ -29,6 +30,6 @@ def compare(workdirs: Sequence[str], output: str) -> None:
             )
         return splits.test
 
-    folders = [os.path.abspath(os.path.expanduser(workdir)) for workdir in workdirs]
+    folders, output = [whole_path(workdir) for workdir in workdirs], whole_path(output)
     print(comparison.write_comparison(folders, load_test, output))
     print(f"Page: {os.path.join(output, comparison.COMPARISON_PAGE)}")

@@ -51,7 +51,7 @@ def restore_scorer(workdir: str | os.PathLike[str]) -> Callable[[_Picture], Pred
     return score
 
 
-def predict(workdir: str, pattern: str, output: str) -> int:
+def predict(workdir: str | os.PathLike[str], pattern: str, output: str | os.PathLike[str]) -> int:
     """Decides on the images that the file, folder or glob `pattern` names; the number unreadable.
 
     Writes rows and pictures into `output`, as deploy/prediction.py says. Where the same command was
@@ -61,7 +61,8 @@ def predict(workdir: str, pattern: str, output: str) -> int:
       ValueError, OSError: one line that says what is wrong and the way out.
     """
     startup.give_back_memory()
-    detector = restore_detector(workdir)
+    output = whole_path(output)
+    detector = restore_detector(whole_path(workdir))
     paths = photos.find(pattern)
     inputs.refuse_inside(detector.config, output, "output")
     refuse_beside(paths, pattern, output)

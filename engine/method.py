@@ -139,9 +139,9 @@ def shapes_of(network: nn.Module, *arguments: tuple[int, ...]) -> Any:
 
 def require_score(method: Method, side: int) -> None:
     """Raises what scoring raises of images of `side` pixels, without computing."""
+    key = jax.eval_shape(lambda: jax.random.key(0))
     variables: Variables = {}
     for stage in method.stages:
-        key = jax.eval_shape(lambda: jax.random.key(0))
         variables = jax.eval_shape(stage.init, key, variables).variables
     images = jax.ShapeDtypeStruct((1, side, side, 3), jnp.float32)
     jax.eval_shape(method.score, variables, images)

@@ -384,10 +384,10 @@ def test_configs_survive_json(name, category):
     assert json.loads(json.dumps(again.to_dict())) == json.loads(json.dumps(config.to_dict()))
 
 
-def example_of_the_page(number):
-    """docs/research/own.md, and an example of it, taken from the page as it stands."""
-    page = (ROOT / "docs/research/own.md").read_text()
-    return page, page.split("```python\n")[number].split("```")[0]
+def example_of_the_page(number, page="docs/research/own.md"):
+    """The page, and an example of it, as they stand."""
+    text = (ROOT / page).read_text()
+    return text, text.split("```python\n")[number].split("```")[0]
 
 
 def test_the_loss_of_the_page_trains(root, tmp_path):

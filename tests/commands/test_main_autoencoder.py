@@ -124,15 +124,13 @@ def test_a_size_that_cannot_be_reconstructed_is_refused(root, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("page", "name"), [("README.md", "l1_ssim"), ("own.md", "l2_ssim")])
-def test_the_autoencoders_loss_of_the_page_trains(root, tmp_path, page, name):
-    """That of the README, and that of docs/research/own.md."""
-    if page == "README.md":
-        example = (ROOT / page).read_text().split("```python\n")[1].split("```")[0]
-        section = (ROOT / page).read_text()
-        assert len([*filter(None, example.splitlines())]) <= 8
-    else:
-        section, example = example_of_the_page(2)
+@pytest.mark.parametrize(
+    ("page", "number", "name"),
+    [("README.md", 1, "l1_ssim"), ("docs/research/own.md", 2, "l2_ssim")],
+)
+def test_the_autoencoders_loss_of_the_page_trains(root, tmp_path, page, number, name):
+    section, example = example_of_the_page(number, page)
+    assert len([*filter(None, example.splitlines())]) <= 8
     assert f"--config.training.loss.fn=my_loss:{name}" in section
     (tmp_path / "my_loss.py").write_text(example)
     command = arguments(root, tmp_path / "w", f"--config.training.loss.fn=my_loss:{name}")

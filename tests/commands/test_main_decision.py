@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 from PIL import Image
-from test_main import ROOT, SMALL, fails, picture, program, save
+from test_main import ROOT, SMALL, example_of_the_page, fails, picture, program, save
 
 import commands
 from evaluation import threshold
@@ -162,12 +162,7 @@ def test_a_rate_that_ten_images_cannot_guarantee(finished, tmp_path):
 
 def test_three_lines_of_python(finished, photos):
     """Those of the page."""
-    example = (
-        (ROOT / "docs/factory/predict.md")
-        .read_text()
-        .split("from commands import restore_scorer")[1]
-    )
-    example = "from commands import restore_scorer" + example.split("```")[0]
+    _, example = example_of_the_page(1, "docs/factory/predict.md")
     assert len([*filter(None, example.splitlines())]) == 3
     example = example.replace('"W"', repr(str(finished[0])))
     example = example.replace('"photo.jpg"', repr(str(photos / "new/line 2/b.bmp")))

@@ -19,12 +19,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import make_parts, shrink
-from ml_collections import ConfigDict
 from trees import good_ones, make_product, make_tree, picture, save
 
 import commands
 from commands import inputs
 from configs import ae, ae_ssim, fanogan, restorer, restorer_head, ssae
+from configs.workdir import get_config
 from data import demo, pipeline
 from data.scan import CATEGORIES
 from engine import parallel
@@ -190,10 +190,6 @@ def test_a_share_for_calibration_that_leaves_nothing(tmp_path):
     assert told(config) == ""
 
 
-def set_to(config, **fields):
-    config.update_from_flattened_dict({name.replace("__", "."): fields[name] for name in fields})
-
-
 # Module, the field, what is wrong in it, the words that name legal values, and which those are.
 LIMITS = [
     (fanogan, "data.image_size", 18, r"choose (\d+) or (\d+) px", (0, 0)),
@@ -215,11 +211,12 @@ def test_the_values_that_a_message_names_are_taken(tmp_path, module, field, wron
     config = small(module, tmp_path, "grid")
     if field.endswith("num_steps"):
         config.gan.epochs = 0
-    set_to(config, **{field: wrong})
+    config.update_from_flattened_dict({field: wrong})
     match = re.search(words, told(config))
     assert match, told(config)
     for value, shift in zip(match.groups(), shifts, strict=True):
-        set_to(config, **{field: value if shift == "" else int(value) + shift})
+        legal = value if shift == "" else int(value) + shift
+        config.update_from_flattened_dict({field: legal})
         assert told(config) == ""
     if not shifts:
         config.gan.epochs = 9
@@ -329,10 +326,6 @@ def restoring(trained, tmp_path):
     return Path(shutil.copytree(trained[1], tmp_path / "run"))
 
 
-def stored(workdir):
-    return ConfigDict(json.loads((Path(workdir) / "config.json").read_text()))
-
-
 def predicted(plain, run):
     """The rows of new images, into a folder of their own."""
     output = run.parent / "out"
@@ -344,7 +337,7 @@ def predicted(plain, run):
 def follow_command(said):
     """Gives the command that the message says to give."""
     mode, workdir = re.search(r"main\.py --mode=(\w+) --workdir=([^\s`,]+)", said).groups()
-    getattr(commands, mode)(stored(workdir), workdir)
+    getattr(commands, mode)(get_config(workdir), workdir)
 
 
 def raised(command, *arguments):
@@ -368,13 +361,17 @@ def test_the_threshold_is_set_again_as_told(plain, run):
         assert predicted(plain, run) == before
 
 
-@pytest.fixture
-def another(plain, run):
-    """A second run to compare with: the first one by another seed's name."""
+def of_another_seed(run):
     other = Path(shutil.copytree(run, run.parent / "another"))
     text = (other / "config.json").read_text()
     (other / "config.json").write_text(text.replace('"seed": 0', '"seed": 1'))
     return other
+
+
+@pytest.fixture
+def another(run):
+    """A second run to compare with: the first one by another seed's name."""
+    return of_another_seed(run)
 
 
 @pytest.mark.parametrize("content", [None, "{"])
@@ -390,11 +387,11 @@ def test_results_are_written_again_as_told(run, another, content):
 
 
 def test_the_config_that_the_workdir_was_made_with_goes_on(run):
-    config = stored(run)
+    config = get_config(run)
     config.training.batch_size = 16
     said = raised(commands.train, config, str(run))
     assert "choose another workdir, or the config it was made with" in said
-    commands.train(stored(run), str(run))
+    commands.train(get_config(run), str(run))
     commands.train(config, str(run.parent / "another"))
 
 
@@ -411,44 +408,44 @@ def test_without_a_whole_checkpoint_a_copy_is_put_back_or_the_stage_trained_anew
     shutil.rmtree(step)
     step.mkdir()
     shutil.rmtree(raised(predicted, plain, run).partition(" holds no checkpoint")[0])
-    commands.train(stored(run), str(run))
+    commands.train(get_config(run), str(run))
     assert predicted(plain, run) == before
 
 
 def test_a_damaged_line_of_metrics_is_deleted(run):
     path = run / "metrics.jsonl"
     path.write_text("oh\n" + path.read_text())
-    said = raised(commands.evaluate, stored(run), str(run))
+    said = raised(commands.evaluate, get_config(run), str(run))
     number = int(re.search(r"line (\d+) is no JSON; delete that line", said)[1])
     lines = path.read_text().splitlines(keepends=True)
     path.write_text("".join(lines[: number - 1] + lines[number:]))
-    commands.evaluate(stored(run), str(run))
+    commands.evaluate(get_config(run), str(run))
 
 
 @pytest.mark.slow
 def test_a_damaged_choice_is_removed_or_made_again(restoring):
     (restoring / "tuning.json").write_text("{}")
     assert "tune again, or remove it" in raised(
-        commands.evaluate, stored(restoring), str(restoring)
+        commands.evaluate, get_config(restoring), str(restoring)
     )
     (restoring / "tuning.json").unlink()
-    commands.evaluate(stored(restoring), str(restoring))
+    commands.evaluate(get_config(restoring), str(restoring))
     (restoring / "tuning.json").write_text("{}")
-    config = stored(restoring)
+    config = get_config(restoring)
     config.tuning.corruption.opacity = (1e-9, 1e-9)
     said = raised(commands.tune, config, str(restoring))
     config.tuning.update_from_flattened_dict(
         {re.search(r"raise tuning\.(\S+)", said)[1]: (0.9, 1.0)}
     )
     commands.tune(config, str(restoring))
-    commands.evaluate(stored(restoring), str(restoring))
+    commands.evaluate(get_config(restoring), str(restoring))
 
 
 def test_a_run_that_is_not_finished_is_trained_to_its_end(plain, run):
     path = run / "config.json"
     path.write_text(path.read_text().replace('"num_steps": 2', '"num_steps": 4'))
     assert "train it to its end" in raised(predicted, plain, run)
-    commands.train(stored(run), str(run))
+    commands.train(get_config(run), str(run))
     predicted(plain, run)
 
 
@@ -456,7 +453,10 @@ def test_a_run_that_is_not_finished_is_trained_to_its_end(plain, run):
 def test_what_a_run_to_reuse_has_otherwise_is_set_as_told(trained, restoring):
     config = small(restorer_head, trained[0], "nut", calibration=0.3)
     config.data.update(image_size=16)
-    config.training, config.autoencoder = stored(restoring).training, stored(restoring).autoencoder
+    config.training, config.autoencoder = (
+        get_config(restoring).training,
+        get_config(restoring).autoencoder,
+    )
     config.training.batch_size = 16
     config.head_training.update(batch_size=8, num_steps=2)
     config.head_training.schedule.warmup_steps = 1
@@ -470,7 +470,7 @@ def test_what_a_run_to_reuse_has_otherwise_is_set_as_told(trained, restoring):
 
 
 def test_outputs_go_where_the_message_sends_them(plain, run):
-    config, photos = stored(run), plain[0] / "nut/test/good"
+    config, photos = get_config(run), plain[0] / "nut/test/good"
     inside = str(plain[0] / "nut/out")
     said = raised(inputs.located, config, inside)
     assert "choose a folder outside of it" in said
@@ -496,15 +496,13 @@ def test_held_out_images_that_changed(own, monkeypatch):
     name = next(iter(json.loads((run / "sources.json").read_text())["calibration"]))
     save(own / "nut" / name, picture(5))
     output = str(own.parent / "export")
-    follow_command(raised(commands.export, str(run), output, stored(run)))
-    commands.export(str(run), output, stored(run))
+    follow_command(raised(commands.export, str(run), output, get_config(run)))
+    commands.export(str(run), output, get_config(run))
 
 
 def test_test_images_that_changed(own):
     run = own / "run"
-    other = Path(shutil.copytree(run, own / "another"))
-    text = (other / "config.json").read_text()
-    (other / "config.json").write_text(text.replace('"seed": 0', '"seed": 1'))
+    other = of_another_seed(run)
     name = next(iter(json.loads((run / "sources.json").read_text())["test"]))
     before = (own / "nut" / name).read_bytes()
     save(own / "nut" / name, picture(5))
@@ -516,7 +514,7 @@ def test_test_images_that_changed(own):
 
 
 def test_another_white_level_gets_a_workdir_of_its_own(run):
-    config = stored(run)
+    config = get_config(run)
     config.data.white_level = 1023
     said = raised(commands.evaluate, config, str(run))
     assert "train into another workdir" in said

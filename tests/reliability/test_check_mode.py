@@ -430,3 +430,14 @@ def test_the_command(clean, tmp_path):
     done = program(*arguments, f"--config.data.root={clean}", **environment)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.endswith("No problem found.\n")
+
+
+def test_of_many_problems_of_a_kind_three_are_said_and_their_number(tmp_path, capsys):
+    part = make_tree(tmp_path, "part", num_train=20)
+    for index in range(12):
+        save(part / f"test/broken/{index:03}.png", picture(index))
+        save(part / f"ground_truth/broken/{index:03}_mask.png", square((30, 30)))
+    count, lines = said(capsys, config_of(tmp_path))
+    problems = [line for line in lines if line.startswith("problem: ")]
+    assert count == 12 and len(problems) == 4
+    assert problems[-1] == "problem: and 9 more such, 12 in all"

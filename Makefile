@@ -6,8 +6,8 @@ VENV ?= .venv
 DEMO ?= /tmp/demo
 RUN := $(VENV)/.run
 DEVELOP := $(VENV)/.develop
-# Tests of one file share what they have trained, and stay in one process.
-TESTS := -n auto --maxprocesses=8 --dist=loadfile --cov --cov-report=term
+# Tests of one file share what they have trained, and stay in one process; files in their own order.
+TESTS := -n auto --maxprocesses=8 --dist=loadfile --no-loadscope-reorder --cov --cov-report=term
 
 .PHONY: help demo test lint docs bench promise clean
 

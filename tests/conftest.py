@@ -202,6 +202,11 @@ def _one(item: pytest.Item, promise: str, what: str, times: int = 1) -> Iterator
         item.user_properties.append(("promise", [promise, what, times, survived, seconds]))
 
 
+def pytest_collection_modifyitems(items):
+    """Slow tests first, so that no worker ends with one while the others are idle."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_call(item):
     """A test with the mark `promise(number, what)` is itself one try."""

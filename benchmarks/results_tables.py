@@ -14,6 +14,13 @@ _HEADINGS = [f"{row.label} {LIMIT:g}" if row.name == "au_pro" else row.label for
 _DECISIONS = ["good called defective", "defective called good"]
 
 
+_ABOUT = (
+    "Of several seeds a number is the mean ± the sample standard deviation. Decisions are those at "
+    "the threshold that held-out good images set before any test image was seen, of all seeds "
+    "together. Minutes are the training's own clock, which stands still while a run is stopped."
+)
+
+
 def tables_of(content: Mapping[str, Any]) -> list[Table]:
     """A table a category, the mean over them, and what is not finished and why."""
     runs = content["runs"]
@@ -47,11 +54,7 @@ def _category(category: str, runs: Sequence[Run]) -> Table:
         cells = [_spread(done, row.kind, row.name) for row in _METRICS]
         rows.append([config, seeds, *cells, *_decisions(done), _minutes(done)])
     header = ["config", "seeds", *_HEADINGS, *_DECISIONS, "minutes of training"]
-    about = (
-        "Mean ± sample standard deviation over seeds. Decisions are those at the threshold that "
-        "held-out good images set before any test image was seen, of all seeds together."
-    )
-    return Table(category, header, rows, about)
+    return Table(category, header, rows)
 
 
 def _others(runs: Sequence[Run]) -> list[str]:
@@ -89,7 +92,7 @@ def _wrong(runs: Sequence[Run], of: Callable[[str], bool]) -> str | None:
 
 
 def _minutes(runs: Sequence[Run]) -> str | None:
-    """Of the slowest stages' own clocks, which stand still while a run is stopped."""
+    """From the fastest seed's to the slowest's, of all stages."""
     values = sorted(round(sum(run["seconds"].values()) / 60) for run in runs)
     return " to ".join(map(str, dict.fromkeys([*values[:1], *values[-1:]]))) or None
 
@@ -135,5 +138,6 @@ def _about(content: Mapping[str, Any]) -> Table:
         [f"{len(dates)} sessions of training", *key, " to ".join(sorted({min(dates), max(dates)}))]
         for key, dates in sessions.items()
     ]
-    about = f"Written by {content['command']}"
-    return Table("Where it comes from", ["what", "commit", "hardware", "date"], rows, about)
+    about = f"Written by {content['command']}."
+    header = ["what", "commit", "hardware", "date"]
+    return Table("Where it comes from", header, rows, f"{about} {_ABOUT}")

@@ -7,7 +7,7 @@ The first line writes FOLDER/decoded/CATEGORY_64px.npz and _256px.npz, which hol
 training takes them; the second finds such files by the pattern. It needs neither TensorFlow nor a
 network. Of requirements.txt, machines for JAX and PyTorch tend to lack ml_collections and
 tensorboardX, which are small: `pip download --no-deps -d wheels ml_collections tensorboardX` here,
-`pip install --no-index --no-deps --target=site wheels/*.whl && export PYTHONPATH=site` there.
+`pip install --no-index --no-deps --target=site wheels/*.whl; export PYTHONPATH=$PWD/site` there.
 
 Each measurement is a command of its own, main.py or another benchmark, and has a share of the
 minutes that are left; what one does not use is left to those after it.

@@ -69,7 +69,10 @@ def measure(
         else:
             seconds = max(each.share * left, each.least)
             print(f"{each.name}: at most {seconds:.0f} of {left:.0f} s", flush=True)
-            rows += measured(each, given._replace(seconds=seconds, rows=tuple(rows)))
+            found = measured(each, given._replace(seconds=seconds, rows=tuple(rows)))
+            for row in found:  # what is seen of a run that is killed
+                print(f"    {_told(row)}", flush=True)
+            rows += found
         write(rows)
     return rows
 
@@ -138,12 +141,16 @@ def table(rows: Sequence[Row]) -> str:
     lines = ["| measurement | result | seconds |", "|---|---|---|"]
     before = ""
     for row in rows:
-        name, text = row["measurement"], row.get("result") or f"**no**: {row['failed']}"
-        text = "".join(letter if letter.isprintable() else "?" for letter in text)
+        name = row["measurement"]
         seconds = f"{row['seconds']:.0f}" if name != before else ""
-        lines.append(f"| {name} | {text.replace('|', '/')} | {seconds} |")
+        lines.append(f"| {name} | {_told(row).replace('|', '/')} | {seconds} |")
         before = name
     return "\n".join(lines)
+
+
+def _told(row: Row) -> str:
+    text = row.get("result") or f"**no**: {row['failed']}"
+    return "".join(letter if letter.isprintable() else "?" for letter in text)
 
 
 def copies_of(pattern: str) -> tuple[str, dict[int, str]]:

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from benchmarks import run
 
-_AFTER = 30  # seconds of evaluation and report, which training has besides the start of a step
+_AFTER = 45  # seconds of training besides steps: pictures, evaluation, and what they compile
 _UNTIMED = 500  # steps of training, where a step could not be timed
 _GROUP = 20  # steps of a dispatch of configs/fanogan.py on a GPU: others are compiled anew
 _METRICS = {
@@ -147,7 +147,7 @@ def _timed(dtype: str) -> Measurement:
 
 def _trained(dtype: str, share: float) -> Measurement:
     command, read = partial(_train, dtype), partial(_read_trained, dtype)
-    return Measurement(f"trained-{dtype}", share, 120, command, read)
+    return Measurement(f"trained-{dtype}", share, 150, command, read)
 
 
 def _step(dtype: str, given: Given) -> list[str]:
@@ -228,8 +228,10 @@ def _found(given: Given, measurement: str, number: str) -> Row:
 
 
 def _numbers(path: Path, nothing: Any) -> Any:
-    """What a benchmark wrote, or nothing."""
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else nothing
+    """What a benchmark wrote, with None for what is no number, or `nothing`."""
+    if not path.exists():
+        return nothing
+    return json.loads(path.read_text(encoding="utf-8"), parse_constant=lambda _: None)
 
 
 def _read_run(workdir: Path, ended: Ended) -> Iterator[Row]:

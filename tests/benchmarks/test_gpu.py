@@ -59,7 +59,7 @@ def test_what_fails_is_a_row_and_the_rest_is_measured(tmp_path):
     assert told["unreadable"] == "KeyError: 'no such number'"
     assert told["silent"] == "it wrote no numbers"
     assert told["missing"].startswith("FileNotFoundError: ")
-    assert re.fullmatch(r"left out: (49|50) s are left, it needs 1000", told["too long"])
+    assert re.fullmatch(r"left out: \d+ s are left, it needs 1000", told["too long"])
     assert [row["result"] for row in rows if "result" in row] == [
         *("seven", "error: no device\nmore", "eight")
     ]
@@ -71,10 +71,10 @@ def test_what_fails_is_a_row_and_the_rest_is_measured(tmp_path):
 def test_a_command_is_stopped_with_all_that_it_started(tmp_path):
     hangs = shell(f"echo begun; sleep 600 & echo $! > {tmp_path}/pid; sleep 600")
     start = time.monotonic()
-    (row, failed) = gpu.measured(measurement("hangs", hangs), given(tmp_path, seconds=0.5))
-    assert time.monotonic() - start < 5
+    (row, failed) = gpu.measured(measurement("hangs", hangs), given(tmp_path, seconds=3.0))
+    assert time.monotonic() - start < 60
     assert row["result"] == "begun"  # what it wrote before is kept
-    assert failed["failed"] == "stopped after 1 s, which were its share"
+    assert re.fullmatch(r"stopped after \d+ s, which were its share", failed["failed"])
     pid = int((tmp_path / "pid").read_text())
     time.sleep(0.1)
     state = Path(f"/proc/{pid}/stat")
@@ -86,7 +86,7 @@ def test_each_has_its_share_of_what_is_left(tmp_path):
 
     def noted(given):
         seconds.append(given.seconds)
-        return ["true"]
+        raise ValueError("noted")  # before time goes by
 
     shares = ((0.5, 0), (0.5, 40), (0.25, 60))
     each = [measurement("m", [], share=a, least=b)._replace(command=noted) for a, b in shares]
@@ -122,10 +122,10 @@ def test_trains_as_many_steps_as_fit(tmp_path):
         assert "--config.data.root=/copies/bottle_256px.npz" in command
         return tuple(map(int, found.groups()))
 
-    assert steps(170.0, [timed]) == (900, 45)  # 100 s beside start and evaluation, a tenth less
+    assert steps(185.0, [timed]) == (900, 45)  # 100 s beside start and evaluation, a tenth less
     assert steps(1e4, [timed]) == (2700, 135)  # of 5 minutes
     assert steps(1e4, [{**timed, "step_seconds": 1e-3}]) == (10_000, 500)  # the config's own
-    assert steps(170.0, [{**step, "seconds": 9.0, "failed": "-"}]) == (500, 25)
+    assert steps(185.0, [{**step, "seconds": 9.0, "failed": "-"}]) == (500, 25)
     with pytest.raises(ValueError, match="80 s are too few for 100 steps"):
         steps(80.0, [timed])
     with pytest.raises(ValueError, match=r"no images of 256 px: .*--pack"):
@@ -220,6 +220,10 @@ def test_cut_numbers_are_told(tmp_path):
     cut = named("steps")._replace(command=lambda given: ["true"])
     (row,) = gpu.measured(cut, given(tmp_path))
     assert row["failed"].startswith("JSONDecodeError: ")
+    (tmp_path / "steps.json").write_text('[{"step": "critic", "batch": 32, "ours_seconds": NaN}]')
+    (row,) = gpu.measured(cut, given(tmp_path))
+    assert row["failed"].startswith("TypeError: ")
+    json.dumps(row, allow_nan=False)
 
 
 # ---------------------------------------------------------------- the program

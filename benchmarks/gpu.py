@@ -89,7 +89,7 @@ def measured(measurement: Measurement, given: Given) -> list[Row]:
         reason = reason or f"{type(error).__name__}: {' '.join(str(error).split())}"
     if reason:
         rows.append({"failed": reason})
-    return [{"measurement": measurement.name, "seconds": seconds, **row} for row in rows]
+    return [{**row, "measurement": measurement.name, "seconds": seconds} for row in rows]
 
 
 def bounded(command: Sequence[str], seconds: float, folder: Path) -> Ended:

@@ -44,7 +44,7 @@ def throughput(config: Any, batch: int, seconds: float) -> dict[str, Any]:
     each = statistics.median(times)
     about = {"name": config.name, "size": size, "batch": batch}
     device = parallel.device_names()[0]
-    return {**about, "device": device, "seconds": each, "images_per_second": batch / each}
+    return {**about, "device": device, "batch_seconds": each, "images_per_second": batch / each}
 
 
 def _started(stage: Any, variables: Variables) -> Variables:

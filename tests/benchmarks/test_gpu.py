@@ -25,7 +25,10 @@ def given(folder, seconds=60.0, **fields):
 
 def measurement(name, command, *, share=0.5, least=0, read=None):
     def number(given, ended):
-        yield {"result": ended.log.strip(), "number": 7}
+        yield {
+            "result": ended.log.strip(),
+            "seconds": -7.0,
+        }  # those of the command come to its place
 
     return Measurement(name, share, least, lambda given: command, read or number)
 
@@ -63,6 +66,7 @@ def test_what_fails_is_a_row_and_the_rest_is_measured(tmp_path):
     assert [row["result"] for row in rows if "result" in row] == [
         *("seven", "error: no device\nmore", "eight")
     ]
+    assert all(row["seconds"] >= 0 for row in rows)
     assert written == [1, 3, 4, 5, 6, 7, 8, 9]
     log = (tmp_path / "log").read_text()
     assert "$ /bin/sh -c echo seven\nseven\n" in log and log.endswith("eight\n")

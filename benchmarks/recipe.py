@@ -9,50 +9,38 @@ line of the log; without, it goes all the way.
 """
 
 import argparse
-import json
 import os
-import re
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
 
+from benchmarks import run
 from configs import fanogan
 from data import scan
 from engine.method import num_updates
-
-ROOT = Path(__file__).parents[1]
 
 
 def program(folder: str, arguments: argparse.Namespace, name: str, steps: tuple[int, int]) -> dict:
     """Runs main.py; seconds of the command, to the first step, and of each stage's steps."""
     workdir = Path(folder) / name
-    command = [
-        *(sys.executable, "main.py", f"--config=configs/fanogan.py:{arguments.category}"),
-        f"--config.data.root={arguments.root}",
-        f"--config.data.prepared={folder}/prepared",
-        "--config.data.calibration=0",
-        *(f"--config.gan.num_steps={steps[0]}", f"--config.encoding.num_steps={steps[1]}"),
-        *("--config.every.log=10", f"--workdir={workdir}"),
-    ]
-    environment = {**os.environ, "XDG_CACHE_HOME": f"{folder}/cache"}
-    environment.pop("JAX_COMPILATION_CACHE_DIR", None)
+    command = run.command(
+        *(f"fanogan:{arguments.category}", arguments.root, workdir),
+        f"data.prepared={folder}/prepared",
+        # 2 of bottle's 209, fewer make no threshold; an epoch has as many batches as of all.
+        "data.calibration=0.01",
+        *(f"gan.num_steps={steps[0]}", f"encoding.num_steps={steps[1]}", "every.log=10"),
+    )
     start = time.perf_counter()
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    done = subprocess.run(
+        command, cwd=run.ROOT, env=run.environment(folder), capture_output=True, text=True
+    )
     seconds = time.perf_counter() - start
     if done.returncode:
         sys.exit(done.stderr)
-    first = float(re.search(r"step \d+ done (\S+) s after", done.stderr)[1])
-    lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
-    return {"seconds": seconds, "first_step": first, "lines": lines}
-
-
-def seconds_per_step(lines: list[dict], stage: str) -> float:
-    """From the first line of the stage to its last: without compilation."""
-    mine = [line for line in lines if line["stage"] == stage]
-    steps = mine[-1]["step"] - mine[0]["step"]
-    return (mine[-1]["seconds"] - mine[0]["seconds"]) / steps
+    lines = run.metrics_of(workdir)
+    return {"seconds": seconds, "first_step": run.first_step(done.stderr), "lines": lines}
 
 
 def main() -> None:
@@ -77,7 +65,7 @@ def main() -> None:
     print(f"included; {warm['first_step']:.1f} s with the caches of compilation and images")
     total = cold["seconds"]
     for (stage, count), ran in zip(whole.items(), steps, strict=True):
-        each = seconds_per_step(cold["lines"], stage)
+        each = run.seconds_per_step(cold["lines"], stage)
         total += (count - ran) * each
         print(f"{stage}: {each:.3f} s a step, {ran} of {count} steps run")
     print(f"command as run: {cold['seconds']:.0f} s; whole recipe: {total / 60:.1f} min")

@@ -6,7 +6,8 @@ python -m benchmarks.train_step --json=FILE
 Prints, for each step and batch: seconds of ours and of PyTorch's (eager, channels-last, compiled
 where that works), medians; the median of the ratios ours / PyTorch's pair by pair; operations by
 XLA's cost analysis over our seconds, as GFLOP/s and as a share of the matrix product that was
-fastest on this machine in the same run; seconds of compilation and memory of our program.
+fastest on this machine in the same run; seconds of compilation and memory of our program. The file
+has the share of the roofline too, where the peaks of the chip are known (benchmarks/roofline.py).
 """
 
 from engine import startup
@@ -19,7 +20,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -31,12 +32,15 @@ from ae_jax import losses
 from ae_jax.head import Restorer
 from ae_jax.models import ConvolutionalAutoencoder
 from benchmarks import convolution, pytorch, pytorch_restorer
+from benchmarks.compiled import Compiled, scoring, training
+from benchmarks.roofline import share_of_roofline
 from configs import fanogan, restorer
 from engine import parallel, residuals
 from engine.make import make
 from engine.method import Aux, descend, init_state
 from evaluation.evaluate import versions
 
+FANOGAN = ("critic", "generator", "encoder", "scoring")
 VARIANTS = {
     "torch": dict(channels_last=False, compiled=False),
     "torch_channels_last": dict(channels_last=True, compiled=False),
@@ -44,30 +48,17 @@ VARIANTS = {
 }
 
 
-class Ours(NamedTuple):
-    """A step of ours, compiled."""
-
-    run: Callable[[], None]
-    flops: float
-    compile_seconds: float
-    memory_bytes: int
-
-
-def fanogan_steps(images: np.ndarray) -> Iterator[tuple[str, Ours]]:
+def fanogan_steps(images: np.ndarray) -> Iterator[tuple[str, Compiled]]:
     """critic, generator, encoder and scoring of the original f-AnoGAN."""
     config = fanogan.get_config()
     networks, variables = convolution.started(config)
     check_parameters(variables, pytorch.num_parameters())
     for name, step, state in convolution.steps(config, networks, variables):
         yield name, training(step, state, images)
-    score = jax.jit(make(config.score, networks))
-    start = time.perf_counter()
-    compiled = score.lower(variables, images).compile()
-    seconds = time.perf_counter() - start
-    yield "scoring", measured(compiled, lambda: compiled(variables, images), seconds)
+    yield "scoring", scoring(make(config.score, networks), variables, images)
 
 
-def autoencoder_steps(images: np.ndarray) -> Iterator[tuple[str, Ours]]:
+def autoencoder_steps(images: np.ndarray) -> Iterator[tuple[str, Compiled]]:
     """The autoencoder's step: mean squared error, Adam."""
     config = dict(fn="optax:adam", learning_rate=1e-3)
     network, tx = ConvolutionalAutoencoder(transposed=True), make(config)
@@ -84,7 +75,7 @@ def autoencoder_steps(images: np.ndarray) -> Iterator[tuple[str, Ours]]:
     yield "autoencoder", training(step, init_state(variables, {"autoencoder": tx}), images)
 
 
-def restorer_steps(images: np.ndarray) -> Iterator[tuple[str, Ours]]:
+def restorer_steps(images: np.ndarray) -> Iterator[tuple[str, Compiled]]:
     """The step of configs/restorer.py, without corruption (benchmarks/corruption.py)."""
     config = restorer.get_config()
     network, tx = Restorer(make(config.autoencoder), make(config.head)), optax.adam(1e-3)
@@ -99,35 +90,6 @@ def restorer_steps(images: np.ndarray) -> Iterator[tuple[str, Ours]]:
     check_parameters(variables, pytorch_restorer.num_parameters())
     step = partial(descend, loss, tx, "autoencoder")
     yield "restorer", training(step, init_state(variables, {"autoencoder": tx}), images)
-
-
-def training(step: Callable, state: Any, images: np.ndarray) -> Ours:
-    """One training step, as engine/train.py runs it."""
-    run = parallel.data_parallel(step, 0, lambda held, sent: held)
-    held, sent = parallel.replicate(jnp.asarray(images)), np.zeros((1, 1), np.int32)
-    latest = [parallel.replicate(jax.tree.map(jnp.array, state))]
-    start = time.perf_counter()
-    compiled = run.lower(latest[0], held, sent).compile()
-    seconds = time.perf_counter() - start
-
-    def one():
-        latest[0], metrics = compiled(latest[0], held, sent)
-        return latest[0], metrics
-
-    return measured(compiled, one, seconds)
-
-
-def measured(compiled: Any, run: Callable[[], Any], seconds: float) -> Ours:
-    """A compiled program with what XLA says of it."""
-    cost, memory = compiled.cost_analysis(), compiled.memory_analysis()
-    cost = cost[0] if isinstance(cost, list) else cost
-    used = (
-        memory.temp_size_in_bytes
-        + memory.argument_size_in_bytes
-        + memory.output_size_in_bytes
-        - memory.alias_size_in_bytes
-    )
-    return Ours(lambda: jax.block_until_ready(run()), cost["flops"], seconds, used)
 
 
 def check_parameters(variables: Any, theirs: Mapping[str, int]) -> None:
@@ -159,7 +121,9 @@ def matmul_peak() -> float:
     return max(map(flops_per_second, (1024, 2048, 3072)))
 
 
-def compare(name: str, ours: Ours, theirs: dict[str, Callable], images: int, pairs: int) -> dict:
+def compare(
+    name: str, ours: Compiled, theirs: dict[str, Callable], images: int, pairs: int
+) -> dict:
     """Times ours and each of theirs in turn; a row of the table."""
     runs = {"ours": ours.run, **theirs}
     failed = {}
@@ -180,9 +144,11 @@ def compare(name: str, ours: Ours, theirs: dict[str, Callable], images: int, pai
         suffix = variant.removeprefix("torch")
         if variant != "ours":
             row[f"ratio{suffix}"] = statistics.median(ratios)
-    row |= {"flops": ours.flops, "gflops_per_second": ours.flops / row["ours_seconds"] / 1e9}
-    row |= {"compile_seconds": ours.compile_seconds, "memory_bytes": ours.memory_bytes}
-    row["images_per_second"] = images / row["ours_seconds"]
+    cost, seconds, device = ours.cost, row["ours_seconds"], parallel.device_names()[0]
+    row |= {"flops": cost.flops, "gflops_per_second": cost.flops / seconds / 1e9}
+    row |= {"compile_seconds": ours.compile_seconds, "memory_bytes": cost.memory}
+    row |= {"device": device, "bytes": cost.bytes, "images_per_second": images / seconds}
+    row["roofline_share"] = share_of_roofline(cost, seconds, device, "float32")
     return {**row, "failed": failed}
 
 
@@ -219,13 +185,17 @@ def main() -> None:
     arguments = parser.parse_args()
     startup.prepare()
     jax.config.update("jax_enable_compilation_cache", False)  # compilation is measured too
+    if torch.cuda.is_available():  # as JAX's default precision has it, for dense layers too
+        torch.backends.cuda.matmul.allow_tf32 = True
     peaks, rows = [matmul_peak()], []
-    for side, batch, ours_of, theirs_of in (
-        (64, 32, fanogan_steps, pytorch.fanogan_steps),
-        (128, 8, restorer_steps, pytorch_restorer.steps),
-        (256, 16, autoencoder_steps, pytorch.autoencoder_steps),
-        (256, 70, autoencoder_steps, pytorch.autoencoder_steps),
+    for names, side, batch, ours_of, theirs_of in (
+        (FANOGAN, 64, 32, fanogan_steps, pytorch.fanogan_steps),
+        (("restorer",), 128, 8, restorer_steps, pytorch_restorer.steps),
+        (("autoencoder",), 256, 16, autoencoder_steps, pytorch.autoencoder_steps),
+        (("autoencoder",), 256, 70, autoencoder_steps, pytorch.autoencoder_steps),
     ):
+        if arguments.steps and not {*arguments.steps} & {*names}:
+            continue
         rng = np.random.default_rng(0)
         images = rng.uniform(-1, 1, (batch, side, side, 3)).astype(np.float32)
         variants = {

@@ -34,6 +34,7 @@ from ml_collections import ConfigDict
 
 import commands
 from benchmarks import results_tables
+from benchmarks.run import ROOT
 from commands import inputs
 from commands.runs import FREE
 from engine import checkpoint
@@ -42,7 +43,6 @@ from evaluation.results import RESULTS_FILE, read_run
 from report.page import markdown_document
 from storage.files import write_json, write_text
 
-ROOT = Path(__file__).parents[1]
 _PATIENCE = 60  # seconds that a run has to save its state; it takes 25 at most
 
 

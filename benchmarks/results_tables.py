@@ -1,12 +1,19 @@
-"""The tables of results.json, as benchmarks.results writes it: means and spreads over seeds."""
+"""The tables of results.json, as benchmarks.results writes it: means and spreads over seeds.
 
+python -m benchmarks.results_tables docs/results.json
+
+prints what README.md and docs/results.md have of it.
+"""
+
+import json
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from evaluation.metrics import LIMIT, METRICS
-from report.page import Spread, Table
+from report.page import Spread, Table, to_markdown
 
 Run = Mapping[str, Any]
 _METRICS = tuple(row for row in METRICS if not row.chance)
@@ -31,6 +38,21 @@ def tables_of(content: Mapping[str, Any]) -> list[Table]:
         _unfinished(runs),
         _about(content),
     ]
+
+
+def overview(content: Mapping[str, Any]) -> Table:
+    """A row each category and config of which a run is finished: the README's table."""
+    runs = _finished(content["runs"])
+    names = dict.fromkeys((run["category"], run["config"]) for run in runs)
+    chosen = [row for row in _METRICS if (row.kind, row.name) != ("image", "average_precision")]
+    rows = []
+    for category, config in names:
+        mine = _only(runs, category=category, config=config)
+        seeds = [str(run["seed"]) for run in mine]
+        cells = [_spread(mine, row.kind, row.name) for row in chosen]
+        rows.append([category, f"{config}.py", seeds, *cells])
+    headings = [heading for row, heading in zip(_METRICS, _HEADINGS, strict=True) if row in chosen]
+    return Table("Overview", ["MVTec AD", "config", "seeds", *headings], rows)
 
 
 def _only(runs: Sequence[Run], **fields: object) -> list[Run]:
@@ -141,3 +163,21 @@ def _about(content: Mapping[str, Any]) -> Table:
     about = f"Written by {content['command']}."
     header = ["what", "commit", "hardware", "date"]
     return Table("Where it comes from", header, rows, f"{about} {_ABOUT}")
+
+
+def body(table: Table) -> str:
+    """Its rows in Markdown, without title and sentences."""
+    lines = to_markdown(table._replace(about="", notes=())).splitlines()
+    return "\n".join(line for line in lines if line.startswith("|"))
+
+
+def main() -> None:
+    """Prints the README's table, then those of each category."""
+    with open(sys.argv[1], encoding="utf-8") as file:
+        content = json.load(file)
+    for table in [overview(content), *tables_of(content)]:
+        print(f"{table.title}\n\n{body(table)}\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -26,6 +26,7 @@ from data.images import (
     white_level_of,
 )
 from data.scan import Files, Sample, Survey
+from storage.files import some_of
 from storage.outputs import written_by
 
 TRAINED, CALIBRATION = "trained on", "held out for the threshold"
@@ -288,9 +289,9 @@ def _inverted(samples: Sequence[Sample], shares: Sequence[float]) -> list[str]:
         return []
     return [
         f"{len(doubtful)} masks call more than half of their image defective: are they inverted? "
-        f"{scan.some_of(doubtful)}"
+        f"{some_of(doubtful)}"
     ]
 
 
 def _some(names: Sequence[str]) -> str:
-    return scan.some_of([one_line(name) for name in names])
+    return some_of([one_line(name) for name in names])

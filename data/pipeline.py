@@ -31,6 +31,7 @@ from data.images import (
     white_level_of,
 )
 from data.scan import Files, Sample
+from storage.files import some_of
 from storage.rows import Bytes, Masks, Rows
 
 _THREADS = 8  # an image of 89 million pixels takes 1 GB while it is decoded
@@ -274,7 +275,7 @@ def _warn_of_what_is_above_white(
         if (reason := above_white(value, reading.white_level))
     ]
     if odd:
-        logging.warning("%d images do not fit the white level: %s", len(odd), scan.some_of(odd))
+        logging.warning("%d images do not fit the white level: %s", len(odd), some_of(odd))
 
 
 def _of_files(
@@ -381,7 +382,7 @@ def _warn_of_missing_masks(images: Images, *, expected: bool) -> None:
         logging.warning(
             "%d defective test images have no mask, there are no pixel metrics without: %s",
             len(missing),
-            scan.some_of(missing),
+            some_of(missing),
         )
 
 

@@ -28,6 +28,7 @@ from absl import logging
 
 from data.images import KINDS, is_image_name, one_line, sha256_of_image
 from data.names import DEFECTIVE_PARTS, GOOD_PARTS, meaning
+from storage.files import some_of
 from storage.outputs import DEMO_FILE, written_by
 
 CATEGORIES = tuple(
@@ -37,7 +38,6 @@ CATEGORIES = tuple(
 HOMEPAGE = "https://www.mvtec.com/company/research/datasets/mvtec-ad"
 LICENCE = "CC BY-NC-SA 4.0"
 _MASK = "_mask"  # at the end of a mask's name
-_NAMED = 3  # so many files are named where all would be too many
 
 
 class Sample(NamedTuple):
@@ -466,12 +466,6 @@ def suffix_of(path: Path) -> str:
 def counted(suffixes: Counter[str]) -> str:
     """The suffixes and how many there are of each, the most frequent first."""
     return ", ".join(f"{suffix} ({count})" for suffix, count in suffixes.most_common())
-
-
-def some_of(names: Sequence[str]) -> str:
-    """The first three names, and how many more there are."""
-    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-    return f"{', '.join(names[:_NAMED])}{more}"
 
 
 def _name(path: Path, folder: Path) -> str:

@@ -6,14 +6,13 @@
 import json
 import os
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import PurePosixPath
 from typing import NamedTuple
 
 from storage import files
 
 SOURCES_FILE = "sources.json"
-_NAMED = 3  # files of a folder and a kind of change, which are named
 
 Sums = Mapping[str, str]
 """An image, relative to the data set -> SHA-256 of its file and its mask."""
@@ -86,10 +85,5 @@ def changes(before: Sums, now: Sums) -> str:
         for name in sorted(names):
             folders[str(PurePosixPath(name).parent)].append(PurePosixPath(name).name)
         for folder, here in folders.items():
-            said[folder].append(f"{len(here)} {kind} ({_some(here)})")
+            said[folder].append(f"{len(here)} {kind} ({files.some_of(here)})")
     return "; ".join(f"{folder}: {', '.join(each)}" for folder, each in sorted(said.items()))
-
-
-def _some(names: Sequence[str]) -> str:
-    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-    return f"{', '.join(names[:_NAMED])}{more}"

@@ -15,13 +15,11 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 from engine.make import resolve
 from evaluation import pixel_curve
 from evaluation.maps import at_one_size
+from storage.files import some_of
 from storage.rows import Stack
 
 LIMIT = 0.3
 """The false-positive rate up to which MVTec AD integrates PRO."""
-
-NAMED = 5
-"""So many images without a mask are named, the others counted."""
 
 MetricValues = dict[str, Any]
 """Name -> value, or None and a reason beside it."""
@@ -270,7 +268,5 @@ def _missing(masks: Sequence[Mask], names: Sequence[str]) -> str:
     if not missing:
         return ""
     total = sum(1 for mask in masks if mask is None or mask.any())
-    listed = ", ".join(names[i] for i in missing[:NAMED]) if names else ""
-    more = f" and {len(missing) - NAMED} more" if names and len(missing) > NAMED else ""
     text = f"{len(missing)} of {total} defective images have no mask"
-    return f"{text}: {listed}{more}" if listed else text
+    return f"{text}: {some_of([names[i] for i in missing])}" if names else text

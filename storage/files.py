@@ -19,6 +19,7 @@ from etils import epath
 from storage.rows import Rows
 
 SUMS = "SHA256SUMS"
+_NAMED = 3  # so many names are said where all would be too many
 FORMULA = ("=", "+", "-", "@", "\t", "\r")  # a spreadsheet would run a cell that begins so
 _WIDTH = 64 + len("  ")  # of a line of sums before its name
 _BLOCK = 2**20  # bytes that are read at a time
@@ -140,6 +141,16 @@ def as_text(value: str) -> str:
     """
     text = f"'{value}" if value.startswith(FORMULA) else value
     return text.replace("\r", " ")
+
+
+def some_of(names: Sequence[str]) -> str:
+    """The first three names, and how many more there are.
+
+    >>> some_of(["a", "b", "c", "d"])
+    'a, b, c and 1 more'
+    """
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return f"{', '.join(names[:_NAMED])}{more}"
 
 
 def safe_names(names: Sequence[str]) -> dict[str, str]:

@@ -131,22 +131,23 @@ def trained(tmp_path_factory) -> tuple[Path, str]:
     return root, workdir
 
 
-def make_parts(root: Path) -> Path:
+def make_parts(root: Path, side: int = 16) -> Path:
     """The category 'nut' below `root`: grey noise, and brighter dents."""
     rng = np.random.default_rng(0)
     for i in range(20):
-        _save(root / f"nut/train/good/{i}.png", rng)
+        _save(root / f"nut/train/good/{i}.png", rng, side)
     for i in range(4):
-        _save(root / f"nut/test/good/{i}.png", rng)
-        _save(root / f"nut/test/dent/{i}.png", rng, bright=True)
+        _save(root / f"nut/test/good/{i}.png", rng, side)
+        _save(root / f"nut/test/dent/{i}.png", rng, side, bright=True)
     return root
 
 
-def _save(path: Path, rng: np.random.Generator, *, bright: bool = False) -> None:
+def _save(path: Path, rng: np.random.Generator, side: int, *, bright: bool = False) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    pixels = rng.integers(60, 120, (16, 16, 3)).astype(np.uint8)
+    pixels = rng.integers(60, 120, (side, side, 3)).astype(np.uint8)
     if bright:
-        pixels[4:9, 4:9] = 250
+        dent = slice(side // 4, side // 4 + side // 3)
+        pixels[dent, dent] = 250
     Image.fromarray(pixels).save(path)
 
 

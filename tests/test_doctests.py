@@ -6,12 +6,13 @@ import pytest
 
 from engine import residuals
 from evaluation import metrics, threshold
+from storage import files
 
 
 @pytest.mark.parametrize(
     ("module", "least"),
-    [(residuals, 4), (metrics, 1), (threshold, 4)],
-    ids=["residuals", "metrics", "threshold"],
+    [(residuals, 4), (metrics, 1), (threshold, 4), (files, 1)],
+    ids=["residuals", "metrics", "threshold", "files"],
 )
 def test_examples(module, least):
     failed, tried = doctest.testmod(module)

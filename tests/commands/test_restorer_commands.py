@@ -6,35 +6,20 @@ import re
 
 import numpy as np
 import pytest
-from conftest import shrink
-from ml_collections import ConfigDict
-from PIL import Image
+from conftest import make_parts, shrink
 
 import commands
 from configs import restorer
+from configs.workdir import get_config
 from engine.workdir import hold
 
 SIDE = 32
 
 
-def save(path, rng, *, bright=False):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    pixels = rng.integers(60, 120, (SIDE, SIDE, 3)).astype(np.uint8)
-    if bright:
-        pixels[8:18, 8:18] = 250
-    Image.fromarray(pixels).save(path)
-
-
 @pytest.fixture(scope="module")
 def root(tmp_path_factory):
     """A small category."""
-    root, rng = tmp_path_factory.mktemp("parts"), np.random.default_rng(0)
-    for i in range(20):
-        save(root / "nut" / "train" / "good" / f"{i}.png", rng)
-    for i in range(3):
-        save(root / "nut" / "test" / "good" / f"{i}.png", rng)
-        save(root / "nut" / "test" / "dent" / f"{i}.png", rng, bright=True)
-    return root
+    return make_parts(tmp_path_factory.mktemp("parts"), SIDE)
 
 
 def small(config, root):
@@ -44,11 +29,6 @@ def small(config, root):
     )
     config.head.update(fold=2, features=(4, 4))
     return config
-
-
-def stored(workdir):
-    with open(os.path.join(workdir, "config.json")) as file:
-        return ConfigDict(json.load(file))
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +51,7 @@ def test_the_brightness_of_training_is_stored_and_said(root, finished, tmp_path,
     assert f"corrected to that of the training images, {255 * brightness:.0f} of 255" in (
         capsys.readouterr().out
     )
-    assert commands.check(stored(workdir), "") == 0
+    assert commands.check(get_config(workdir), "") == 0
     assert "a part that is wholly too dark or too bright is not found" in capsys.readouterr().out
 
 
@@ -84,14 +64,14 @@ def test_a_lamp_that_ages_changes_no_score_where_brightness_is_corrected(finishe
 
 
 def test_tuning_chooses_map_smoothing_and_rule_on_defects_that_training_does_not_make(finished):
-    content = commands.tune(stored(finished[1]), finished[1])
+    content = commands.tune(get_config(finished[1]), finished[1])
     assert len(content["candidates"]) == 3 * 1 * 5  # maps, smoothings, image scores
     fields = content["chosen"]["score"]
     assert set(fields) >= {"map", "smoothing", "image_score"}
     assert list(content["candidates"][0]["kinds"])[:2] == ["blot", "scratch"]
     regrets = [candidate["regret"] for candidate in content["candidates"]]
     assert regrets == sorted(regrets)
-    after = commands.evaluate(stored(finished[1]), finished[1])
+    after = commands.evaluate(get_config(finished[1]), finished[1])
     assert after["score"] == fields
 
 
@@ -117,7 +97,7 @@ def test_what_no_network_takes_is_told_before_anything_is_written(
 
 
 def test_a_held_workdir_is_left_alone_by_the_python_calls_too(finished):
-    config, workdir = stored(finished[1]), finished[1]
+    config, workdir = get_config(finished[1]), finished[1]
     for command in (commands.train, commands.evaluate, commands.tune):
         with hold(workdir), pytest.raises(OSError, match="in use by process"):
             command(config, workdir)

@@ -12,16 +12,11 @@ import shutil
 
 import pytest
 from conftest import shrink
-from ml_collections import ConfigDict
 from PIL import Image
 
 import commands
 from configs import ae, ssae
-
-
-def stored(workdir):
-    with open(os.path.join(workdir, "config.json")) as file:
-        return ConfigDict(json.load(file))
+from configs.workdir import get_config
 
 
 @pytest.fixture
@@ -48,26 +43,26 @@ def poisoned(trained, tmp_path, monkeypatch):
 
 
 def test_tuning_opens_no_test_file_and_writes_its_choice(poisoned):
-    content = commands.tune(stored(poisoned), poisoned)
+    content = commands.tune(get_config(poisoned), poisoned)
     networks = {candidate["network"] for candidate in content["candidates"]}
     assert networks == {"corrupted_weight=0.5", "corrupted_weight=0.1"}
     assert len(content["candidates"]) == 2 * 2 * 3
     assert content["chosen"]["network"] == content["candidates"][0]["network"]
     assert "no test image was seen" in content["why"]
     assert os.path.isdir(os.path.join(poisoned, "tuning", "corrupted_weight=0.1", "checkpoints"))
-    again = commands.tune(stored(poisoned), poisoned)
+    again = commands.tune(get_config(poisoned), poisoned)
     assert again == content
 
 
 def test_the_guard_of_the_test_above_works(poisoned):
     with pytest.raises(pytest.fail.Exception, match="was opened"):
-        commands.evaluate(stored(poisoned), poisoned)
+        commands.evaluate(get_config(poisoned), poisoned)
 
 
 def test_scoring_finds_what_was_chosen(trained, tmp_path):
     workdir = str(tmp_path / "run")
     shutil.copytree(trained[1], workdir)
-    before = commands.evaluate(stored(workdir), workdir)
+    before = commands.evaluate(get_config(workdir), workdir)
     fields = {"smoothing": 0.0, "image_score": "sum"}
     choice = {
         "chosen": {"network": "own", "folder": ".", "score": fields},
@@ -75,13 +70,13 @@ def test_scoring_finds_what_was_chosen(trained, tmp_path):
         "candidates": [],
     }
     (tmp_path / "run" / "tuning.json").write_text(json.dumps(choice))
-    after = commands.evaluate(stored(workdir), workdir)
+    after = commands.evaluate(get_config(workdir), workdir)
     assert "score" not in before and after["score"] == fields
     assert after["image"] == after["image_terms"]["sum"]
     choice["chosen"]["folder"] = "elsewhere"
     (tmp_path / "run" / "tuning.json").write_text(json.dumps(choice))
     with pytest.raises(FileNotFoundError, match="elsewhere"):
-        commands.evaluate(stored(workdir), workdir)
+        commands.evaluate(get_config(workdir), workdir)
 
 
 def test_the_report_has_the_checks_and_what_was_trained_on(trained):
@@ -115,7 +110,7 @@ def test_a_run_that_is_not_finished_is_not_tuned(trained, tmp_path):
     path = tmp_path / "run" / "config.json"
     path.write_text(path.read_text().replace('"num_steps": 2', '"num_steps": 9'))
     with pytest.raises(ValueError, match="step 2 of 9: train it to its end"):
-        commands.tune(stored(workdir), workdir)
+        commands.tune(get_config(workdir), workdir)
 
 
 def test_without_held_out_images_there_is_nothing_to_tune_on(trained, tmp_path):
@@ -124,11 +119,11 @@ def test_without_held_out_images_there_is_nothing_to_tune_on(trained, tmp_path):
     path = tmp_path / "run" / "config.json"
     path.write_text(path.read_text().replace('"calibration": 0.3', '"calibration": 0.0'))
     with pytest.raises(ValueError, match=r"train with data\.calibration > 0"):
-        commands.tune(stored(workdir), workdir)
+        commands.tune(get_config(workdir), workdir)
 
 
 def test_other_settings_than_those_of_the_workdir_are_refused(trained):
-    config = stored(trained[1])
+    config = get_config(trained[1])
     config.training.batch_size = 16
     with pytest.raises(ValueError, match="training.batch_size: 8 -> 16"):
         commands.tune(config, trained[1])

@@ -18,6 +18,7 @@ class Compiled(NamedTuple):
     run: Callable[[], None]
     cost: roofline.Cost
     compile_seconds: float
+    text: str  # what XLA made of it
 
 
 def training(step: Callable, state: Any, images: np.ndarray) -> Compiled:
@@ -38,7 +39,7 @@ def training(step: Callable, state: Any, images: np.ndarray) -> Compiled:
         latest[0], metrics = program(latest[0], held, sent)
         jax.block_until_ready((latest[0], metrics))
 
-    return Compiled(one, roofline.cost_of(lowered, program), seconds)
+    return Compiled(one, roofline.cost_of(lowered, program), seconds, program.as_text())
 
 
 def scoring(score: Callable, variables: Any, images: np.ndarray) -> Compiled:
@@ -48,4 +49,8 @@ def scoring(score: Callable, variables: Any, images: np.ndarray) -> Compiled:
     program = lowered.compile()
     seconds = time.perf_counter() - start
     cost = roofline.cost_of(lowered, program)
-    return Compiled(lambda: jax.block_until_ready(program(variables, images)), cost, seconds)
+
+    def one() -> None:
+        jax.block_until_ready(program(variables, images))
+
+    return Compiled(one, cost, seconds, program.as_text())

@@ -116,6 +116,16 @@ def test_the_tables_hold_means_and_what_is_missing():
     assert "no \\| space" in to_markdown(missing)
 
 
+def test_pages_hold_the_tables_of_the_file_beside_them():
+    """README.md and docs/results.md are what `python -m benchmarks.results_tables` prints of it."""
+    content = json.loads((ROOT / "docs/results.json").read_text())
+    tables = results_tables.tables_of(content)
+    page = (ROOT / "docs/results.md").read_text()
+    assert results_tables.body(results_tables.overview(content)) in (ROOT / "README.md").read_text()
+    for table in tables[: tables.index(next(t for t in tables if t.title == "Not finished"))]:
+        assert results_tables.body(table) in page, table.title
+
+
 def command(config, root, output, *flags, seeds="0"):
     return [
         *(sys.executable, "-m", "benchmarks.results", f"--configs={config}", f"--root={root}"),

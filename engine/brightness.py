@@ -96,4 +96,9 @@ def _tuning(tuning: Tuning, target: float, score_of: Callable[[ScoreFn], ScoreFn
     def score(fields: Mapping[str, Any]) -> ScoreFn:
         return score_of(tuning.score(fields))
 
-    return tuning._replace(scores=scores, score=score)
+    def measured(variables: Variables, images: jax.Array) -> Tuning:
+        known = of_images(variables, corrected(images, target))
+        return _tuning(known, target, score_of)
+
+    of_images = tuning.measured
+    return tuning._replace(scores=scores, score=score, measured=of_images and measured)

@@ -96,9 +96,10 @@ def _tuning(tuning: Tuning, target: float, score_of: Callable[[ScoreFn], ScoreFn
     def score(fields: Mapping[str, Any]) -> ScoreFn:
         return score_of(tuning.score(fields))
 
-    def measured(variables: Variables, images: jax.Array) -> Tuning:
-        known = of_images(variables, corrected(images, target))
-        return _tuning(known, target, score_of)
+    def of_images(measured: Callable[[Variables, jax.Array], Tuning]) -> Any:
+        return lambda variables, images: _tuning(
+            measured(variables, corrected(images, target)), target, score_of
+        )
 
-    of_images = tuning.measured
-    return tuning._replace(scores=scores, score=score, measured=of_images and measured)
+    measured = tuning.measured and of_images(tuning.measured)
+    return tuning._replace(scores=scores, score=score, measured=measured)

@@ -93,8 +93,8 @@ class Tuning(NamedTuple):
     score: Callable[[Mapping[str, Any]], ScoreFn]
     """fields of the section `score` that were chosen -> the method's score with them."""
     measured: Callable[[Variables, jax.Array], "Tuning"] | None = None
-    """(variables, calibration images [B, H, W, C]) -> the same, whose rules and scores have what was
-    measured of these images, such as the mean of their scores; None: nothing is to be measured."""
+    """(variables, calibration images [B, H, W, C]) -> the same choices, whose rules and scores have
+    what was measured of these images, such as the mean of their scores; None: it is not needed."""
 
 
 class Method(NamedTuple):

@@ -141,10 +141,8 @@ def _mixed(
     everyone = parallel.gather(images), parallel.gather(latents)
 
     def after(places: int) -> list[jax.Array]:
-        return [
-            parallel.share(lambda _, each=each: jnp.roll(each, -places, axis=0), count)
-            for each in everyone
-        ]
+        rolled = [jnp.roll(each, -places, axis=0) for each in everyone]
+        return [parallel.share(partial(_all_of, each), count) for each in rolled]
 
     trio = [(images, latents), after(1), after(2)]
     first, second = parallel.share(
@@ -156,6 +154,11 @@ def _mixed(
         mine, mixture, train=True, method="decode", mutable=["batch_stats"]
     )[0]
     return jnp.concatenate([each[0] for each in trio]), jnp.concatenate([decoded] * 3)
+
+
+def _all_of(everyone: jax.Array, count: int) -> jax.Array:
+    """A draw for everyone's `count` images that has been made already."""
+    return everyone
 
 
 def critic_terms(
@@ -194,9 +197,7 @@ def _deceit(
     return score_pairs(networks, variables, pair(images, others))[0]
 
 
-def mirrored_critic(
-    networks: MirroredNetworks, pairs_of: PairsFn, penalty: float = 10.0
-) -> LossFn:
+def mirrored_critic(networks: MirroredNetworks, pairs_of: PairsFn, penalty: float = 10.0) -> LossFn:
     """mean y (D(x, G(E(x))) - D(x, x)) + penalty * mean (||grad D|| - 1)^2 (arXiv 2003.10713).
 
     The autoencoder rests, and its running averages too. Its keyword `atypical_on` is for the step

@@ -121,7 +121,8 @@ def _descend(
 ) -> tuple[TrainState, Metrics]:
     """`descend`, without atypical images before the step from which on there are some."""
     if atypical_start:
-        loss = partial(loss, atypical_on=state.step >= atypical_start)
+        on = {"atypical_on": state.step >= atypical_start}
+        loss = partial(loss, **on)
     return descend(loss, optimizer, network, state, images, rng)
 
 

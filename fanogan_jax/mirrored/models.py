@@ -53,9 +53,7 @@ class AutoEncoder(nn.Module):
     encoder: nn.Module
     generator: nn.Module
 
-    def __call__(
-        self, images: jax.Array, *, train: bool = False
-    ) -> tuple[jax.Array, jax.Array]:
+    def __call__(self, images: jax.Array, *, train: bool = False) -> tuple[jax.Array, jax.Array]:
         """G(E(x)) [B, H, W, C], and E(x) [B, latent]."""
         latents = self.encode(images, train=train)
         return self.decode(latents, train=train), latents

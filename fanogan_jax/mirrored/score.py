@@ -110,7 +110,7 @@ def mirrored(
     if two_sided and not mean:
         raise ValueError(
             "score.two_sided needs score.mean and score.deviation of good images: --mode=tune "
-            'measures them, with "--config.tuning.sides=(\'two\',)" for this score alone'
+            "measures them, with \"--config.tuning.sides=('two',)\" for this score alone"
         )
 
     def score(variables: Variables, images: jax.Array) -> Score:

@@ -10,7 +10,7 @@ steps of 5. Nothing compares pixels, as in the paper. Off, as they are options t
 
     negatives                 --config.gan.pairs.atypical=0.1 --config.gan.atypical_start=180
     mixtures of latents       --config.gan.pairs.simplex_weight=0.2
-    a pixel term, ours        --config.gan.autoencoder_loss.pixel_weight=1
+    a pixel term, ours        --config.gan.autoencoder_loss.pixel_weight=100
 
 `--mode=tune` measures the mean and deviation of the held-out images' scores, which the two-sided
 score needs. `:demo` draws its own data and ends within 3 minutes on 2 CPU cores; it has the pixel
@@ -32,7 +32,12 @@ def get_config(category: str = "bottle") -> ConfigDict:
     config.encoder = dict(
         fn="fanogan_jax.mirrored.models:MirroredEncoder", features=(16, 32, 64, 128)
     )
-    config.generator = dict(fn="fanogan_jax.models:ResNetGenerator", width=12)
+    config.generator = dict(
+        fn="fanogan_jax.models:ResNetGenerator",
+        width=12,
+        momentum=0.9,  # of batch normalisation; PyTorch's defaults, which the authors have
+        epsilon=1e-5,  # 1e-3 would drown codes that the latent norm keeps small
+    )
     config.critic = dict(
         fn="fanogan_jax.mirrored.models:PairCritic",
         width=16,
@@ -90,7 +95,7 @@ def _shrink(config: ConfigDict) -> None:
     config.generator.width = 8
     config.critic.fold = 1
     for optimizer in (config.gan.critic_optimizer, config.gan.autoencoder_optimizer):
-        optimizer.learning_rate = 1e-3
-    config.gan.autoencoder_loss.pixel_weight = 10.0
-    config.gan.update(num_steps=600, batch_size=16, n_critic=2)
+        optimizer.learning_rate = 5e-4
+    config.gan.autoencoder_loss.pixel_weight = 100.0
+    config.gan.update(num_steps=700, batch_size=16, n_critic=2)
     config.every = dict(log=20, save=100, pictures=100)

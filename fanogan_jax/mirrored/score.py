@@ -109,8 +109,9 @@ def mirrored(
         raise ValueError(f"score.deviation {deviation} must be above 0")
     if two_sided and not mean:
         raise ValueError(
-            "score.two_sided needs score.mean and score.deviation of good images: --mode=tune "
-            "measures them, with \"--config.tuning.sides=('two',)\" for this score alone"
+            "score.two_sided needs score.mean and score.deviation of good images: train without "
+            "it; --mode=tune then measures them, and --config.tuning.sides=\"('two',)\" chooses "
+            "this score"
         )
 
     def score(variables: Variables, images: jax.Array) -> Score:

@@ -275,7 +275,7 @@ def test_maps_are_enlarged_about_their_centres():
     [
         ({"map_of": "residual"}, "score.map_of 'residual' must be one of features, pixels"),
         ({"deviation": 0.0}, "score.deviation 0.0 must be above 0"),
-        ({"two_sided": True}, "score.two_sided needs score.mean .*--mode=tune measures them"),
+        ({"two_sided": True}, "score.two_sided needs score.mean .*--mode=tune then measures them"),
     ],
 )
 def test_scores_that_cannot_be(toy, fields, said):

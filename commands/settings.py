@@ -122,8 +122,6 @@ RULES: Mapping[str, Rule] = {
     "dilations": _each(_SIZE),
     **dict.fromkeys(("width", "branch", "blocks", "convolutions", "fold"), _SIZE),
     "halvings": _whole(0, 4),
-    "momentum": _DECAY,
-    "epsilon": _number(0, 1, low_too=False),
     **dict.fromkeys(("transposed", "sspcab", "skips"), _FLAG),
     "dtype": _one_of("float32", "bfloat16"),
     # training

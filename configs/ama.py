@@ -32,12 +32,7 @@ def get_config(category: str = "bottle") -> ConfigDict:
     config.encoder = dict(
         fn="fanogan_jax.mirrored.models:MirroredEncoder", features=(16, 32, 64, 128)
     )
-    config.generator = dict(
-        fn="fanogan_jax.models:ResNetGenerator",
-        width=12,
-        momentum=0.9,  # of batch normalisation; PyTorch's defaults, which the authors have
-        epsilon=1e-5,  # 1e-3 would drown codes that the latent norm keeps small
-    )
+    config.generator = dict(fn="fanogan_jax.models:Generator", features=(64, 64, 32))
     config.critic = dict(
         fn="fanogan_jax.mirrored.models:PairCritic",
         width=16,
@@ -88,14 +83,13 @@ def get_config(category: str = "bottle") -> ConfigDict:
 
 
 def _shrink(config: ConfigDict) -> None:
-    """Fewer pixels, features and steps, larger ones, and the pixel term."""
+    """Fewer pixels, features and critic updates, more and larger steps, and the pixel term."""
     config.data.image_size = 32
     config.latent = 32
     config.encoder.features = (16, 32, 64)
-    config.generator.width = 8
     config.critic.fold = 1
-    for optimizer in (config.gan.critic_optimizer, config.gan.autoencoder_optimizer):
-        optimizer.learning_rate = 5e-4
+    config.gan.critic_optimizer.learning_rate = 5e-4
+    config.gan.autoencoder_optimizer.learning_rate = 1e-3
     config.gan.autoencoder_loss.pixel_weight = 100.0
-    config.gan.update(num_steps=700, batch_size=16, n_critic=2)
+    config.gan.update(num_steps=1100, n_critic=1)
     config.every = dict(log=20, save=100, pictures=100)

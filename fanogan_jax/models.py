@@ -185,26 +185,16 @@ class _ResNetTrunk(nn.Module):
 
 
 class ResNetGenerator(nn.Module):
-    """Latents [B, latent] -> images [B, image_size, image_size, channels] in (-1, 1).
-
-    `momentum` and `epsilon` are those of batch normalisation.
-    """
+    """Latents [B, latent] -> images [B, image_size, image_size, channels] in (-1, 1)."""
 
     image_size: int
     width: int = 64
     channels: int = 3
-    momentum: float = 0.99  # TensorFlow 1's defaults, as in the other networks
-    epsilon: float = 1e-3
 
     @nn.compact
     def __call__(self, latents: jax.Array, *, train: bool = False) -> jax.Array:
         """Generates; with `train`, batch normalisation uses the statistics of the batch."""
-        norm = partial(
-            BatchNorm,
-            use_running_average=not train,
-            momentum=self.momentum,
-            epsilon=self.epsilon,
-        )
+        norm = partial(_TensorFlowBatchNorm, use_running_average=not train)
         side = self.image_size // 16
         x = _glorot_dense(side * side * 8 * self.width)(latents)
         x = x.reshape(-1, side, side, 8 * self.width)

@@ -73,7 +73,7 @@ def shrink(config: ConfigDict, **sizes: int) -> ConfigDict:
 
 def _shrink_mirrored(config: ConfigDict) -> ConfigDict:
     config.encoder.features = (4, 8)
-    config.generator.width = 2
+    config.generator.features = (8, 8, 4)
     config.critic.width = 4
     config.gan.update(batch_size=8, num_steps=2, n_critic=2)
     return config

@@ -82,9 +82,11 @@ def _trained_weights(
     config: ConfigDict, facts: Facts, workdir: str, splits: pipeline.Splits
 ) -> dict[str, str]:
     """Name -> folder below the workdir of a network for each weight of the loss, the own first."""
-    loss = config.get("training", {}).get("loss", {})
-    folders = {f"corrupted_weight={loss.get('corrupted_weight')}": "."}
-    weights = config.tuning.corrupted_weights if "corrupted_weight" in loss else ()
+    loss = config.get("training", {}).get("loss", {})  # there are methods without such a section
+    if "corrupted_weight" not in loss:
+        return {"own": "."}
+    folders = {f"corrupted_weight={loss.corrupted_weight}": "."}
+    weights = config.tuning.corrupted_weights
     for weight in map(float, weights):  # a text from a stranger's config could name any folder
         if (name := f"corrupted_weight={weight}") not in folders:
             folders[name] = os.path.join("tuning", name)

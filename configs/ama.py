@@ -4,7 +4,7 @@ python main.py --config=configs/ama.py:bottle --config.data.root=DIR --workdir=W
 
 A critic of pairs, in which an image stands beside itself or its reconstruction, takes the place of
 the reconstruction error. The losses, 5 critic updates to one of the autoencoder and Adam's 3e-4
-are the paper's; networks of a CPU's size at 64 px (0.9 M parameters), where the authors have 32 px
+are the paper's; networks of a CPU's size at 64 px (2.6 M parameters), where the authors have 32 px
 and widths of 128 and 256, and as many critic updates as configs/fanogan.py has on bottle: 1,800
 steps of 5. Nothing compares pixels, as in the paper. Off, as they are options there too:
 
@@ -23,7 +23,7 @@ from configs import base
 
 
 def get_config(category: str = "bottle") -> ConfigDict:
-    """64 px, z = 128, batch 32, n_critic 5, 1,800 steps of Adam 3e-4; one-sided feature score."""
+    """64 px, z = 128, batch 16, n_critic 5, 1,800 steps of Adam 3e-4; one-sided feature score."""
     config = base.get_config(category)
     config.name = "AMA"
     config.method = dict(fn="fanogan_jax.mirrored:build")

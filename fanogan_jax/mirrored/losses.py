@@ -176,13 +176,14 @@ def critic_terms(
       mixing: in [0, 1], [B]: of (x, x) and (x, G(E(x))) in what the penalty is taken at.
     """
     x, others = made.images, made.reconstructions
-    real = score_pairs(networks, variables, pair(x, x))[0]
-    wasserstein = jnp.mean(made.signs * (real - _deceit(networks, variables, x, others)))
+    real, fake = (_deceit(networks, variables, x, each) for each in (x, others))
+    wasserstein = jnp.mean(made.signs * (real - fake))
     if made.mixtures:
         images, decoded, weight = made.mixtures
-        # The three images of all mixtures are each image three times.
         deceit = jnp.mean(_deceit(networks, variables, images, decoded))
-        again = jnp.mean(score_pairs(networks, variables, pair(images, images))[0])
+        # The images of all mixtures are each image of all devices three times.
+        each = images[: x.shape[0]]
+        again = jnp.mean(_deceit(networks, variables, each, each))
         wasserstein += weight * (again - deceit)
     mixing = mixing[:, None, None, None]
     between = pair(x, mixing * x + (1.0 - mixing) * others)
@@ -193,7 +194,7 @@ def critic_terms(
 def _deceit(
     networks: MirroredNetworks, variables: Variables, images: jax.Array, others: jax.Array
 ) -> jax.Array:
-    """D(x, x'): how much the critic takes x' for x itself, [B]."""
+    """D(x, x'), how much the critic takes x' for x itself: [B]."""
     return score_pairs(networks, variables, pair(images, others))[0]
 
 

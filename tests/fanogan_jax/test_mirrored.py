@@ -367,7 +367,7 @@ def test_negatives_begin_at_their_step(toy):
 def test_sizes_that_do_not_fit_are_told_with_the_nearest():
     config = shrink(ama.get_config())
     config.data.image_size = 18
-    with pytest.raises(ValueError, match="18 px.*: choose 16 or 32 px for data.image_size"):
+    with pytest.raises(ValueError, match="18 px.*: choose 16 or 20 px for data.image_size"):
         make(config.method, config, 16)
 
 

@@ -91,5 +91,5 @@ def _shrink(config: ConfigDict) -> None:
     config.gan.critic_optimizer.learning_rate = 5e-4
     config.gan.autoencoder_optimizer.learning_rate = 1e-3
     config.gan.autoencoder_loss.pixel_weight = 100.0
-    config.gan.update(num_steps=1100, n_critic=1)
+    config.gan.update(num_steps=1000, n_critic=1)
     config.every = dict(log=20, save=100, pictures=100)

@@ -74,7 +74,7 @@ class PairCritic(nn.Module):
 
     Four residual blocks, of which the first `halvings` halve height and width. The features are
     what is summed over positions before the last, linear layer. `fold` pixels along each side
-    become channels first: 1 is the authors', 2 costs a CPU a third.
+    become channels first: 1 is the authors'; 2 spares a CPU the layers at the whole size.
     """
 
     width: int = 16

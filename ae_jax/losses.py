@@ -40,8 +40,7 @@ def latent_norm(output: Output) -> jax.Array:
     """
     if output.latents is None:
         raise ValueError("latent_norm_weight is not 0, but the autoencoder gives no latents")
-    # The square root has an infinite slope at 0.
-    return jnp.sqrt(jnp.sum(jnp.square(output.latents), axis=-1) + 1e-12)
+    return residuals.euclidean_norm(output.latents)
 
 
 def l2(network: nn.Module, **weights: float) -> LossFn:

@@ -97,6 +97,7 @@ _SIZE, _SIDE = _whole(1, 2**16), _whole(0, 2**14)
 _PERIOD = Rule(f"{_whole(1).text}, or 0: off", _whole(0).holds)
 _TEXT = Rule("a text in one line", lambda value: isinstance(value, str) and "\0" not in value)
 _MAPS = _one_of("residual", "head", "product")
+_PLACES = _one_of("features", "pixels")
 
 # By the last name of a field, or, where that means two things, by the last two.
 RULES: Mapping[str, Rule] = {
@@ -120,6 +121,7 @@ RULES: Mapping[str, Rule] = {
     "head.features": _each(_SIZE, 2, 2),
     "dilations": _each(_SIZE),
     **dict.fromkeys(("width", "branch", "blocks", "convolutions", "fold"), _SIZE),
+    "halvings": _whole(0, 4),
     **dict.fromkeys(("transposed", "sspcab", "skips"), _FLAG),
     "dtype": _one_of("float32", "bfloat16"),
     # training
@@ -136,6 +138,9 @@ RULES: Mapping[str, Rule] = {
     **dict.fromkeys(("log", "save", "pictures"), _PERIOD),
     # losses
     **dict.fromkeys(("penalty", "latent_norm_weight", "sspcab_weight", "head_weight"), _WEIGHT),
+    **dict.fromkeys(("atypical_weight", "simplex_weight", "pixel_weight"), _WEIGHT),
+    "atypical": _DECAY,
+    "atypical_start": _whole(0),
     "corrupted_weight": _SHARE,
     "noise": _number(0, 10),
     "lighting": _DECAY,
@@ -153,10 +158,16 @@ RULES: Mapping[str, Rule] = {
     "map": _MAPS,
     "image_score": _one_of("max", "top", "sum"),
     "top": _SOME,
+    "two_sided": _FLAG,
+    "mean": _WEIGHT,
+    "deviation": _number(0, 1e9, low_too=False),
+    "map_of": _PLACES,
     # tuning
     "tuning.corrupted_weights": _each(_SHARE, 0),
     "tuning.smoothing": _each(_number(0, 1e3)),
     "tuning.maps": _each(_MAPS),
+    "tuning.maps_of": _each(_PLACES),
+    "tuning.sides": _each(_one_of("one", "two")),
     "tuning.tops": _each(_SOME),
     "tuning.draws": _whole(1, 10**4),
 }

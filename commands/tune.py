@@ -37,8 +37,8 @@ def tune(config: ConfigDict, workdir: str | os.PathLike[str]) -> dict[str, Any]:
     config = inputs.located(config, workdir)
     if "tuning" not in config:
         raise ValueError(
-            f"{config.name} leaves nothing to tune: --mode=tune is for configs/restorer.py and "
-            "configs/ssae.py"
+            f"{config.name} leaves nothing to tune: --mode=tune is for configs/restorer.py, "
+            "configs/ssae.py and configs/ama.py"
         )
     trained_facts(workdir)  # where nothing was trained, nothing is written
     with held(workdir):
@@ -61,20 +61,19 @@ def _tune(config: FrozenConfigDict, workdir: str) -> dict[str, Any]:
     networks = {
         name: restore(method, os.path.join(workdir, folder))[0] for name, folder in folders.items()
     }
-    images = splits.calibration.images
-    ranked = tuning.rank_candidates(
-        networks,
-        method.tuning,
-        next(pipeline.eval_batches(images, len(images))),
-        draws=config.tuning.draws,
-    )
+    count = len(splits.calibration.images)
+    images = next(pipeline.eval_batches(splits.calibration.images, count))
+    choices = method.tuning
+    if choices.measured:  # of the run's own network: others are trained for no such method
+        choices = choices.measured(next(iter(networks.values())), images)
+    ranked = tuning.rank_candidates(networks, choices, images, draws=config.tuning.draws)
     why = (
         "smallest regret: how far it is behind what finds a kind of made-up defect best, by the "
         "mean of image AUROC and pixel average precision, on the kind where that is most; "
-        f"{config.tuning.draws} draws of defects in each of {len(images)} held-out normal images; "
+        f"{config.tuning.draws} draws of defects in each of {count} held-out normal images; "
         "no test image was seen"
     )
-    content = tuning.write_tuning(workdir, ranked, method.tuning, folders, why)
+    content = tuning.write_tuning(workdir, ranked, choices, folders, why)
     print(tuning.tuning_summary(content))
     return content
 
@@ -83,9 +82,11 @@ def _trained_weights(
     config: ConfigDict, facts: Facts, workdir: str, splits: pipeline.Splits
 ) -> dict[str, str]:
     """Name -> folder below the workdir of a network for each weight of the loss, the own first."""
-    loss = config.training.loss
-    folders = {f"corrupted_weight={loss.get('corrupted_weight')}": "."}
-    weights = config.tuning.corrupted_weights if "corrupted_weight" in loss else ()
+    loss = config.get("training", {}).get("loss", {})  # there are methods without such a section
+    if "corrupted_weight" not in loss:
+        return {"own": "."}
+    folders = {f"corrupted_weight={loss.corrupted_weight}": "."}
+    weights = config.tuning.corrupted_weights
     for weight in map(float, weights):  # a text from a stranger's config could name any folder
         if (name := f"corrupted_weight={weight}") not in folders:
             folders[name] = os.path.join("tuning", name)

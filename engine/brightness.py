@@ -96,4 +96,10 @@ def _tuning(tuning: Tuning, target: float, score_of: Callable[[ScoreFn], ScoreFn
     def score(fields: Mapping[str, Any]) -> ScoreFn:
         return score_of(tuning.score(fields))
 
-    return tuning._replace(scores=scores, score=score)
+    def of_images(measured: Callable[[Variables, jax.Array], Tuning]) -> Any:
+        return lambda variables, images: _tuning(
+            measured(variables, corrected(images, target)), target, score_of
+        )
+
+    measured = tuning.measured and of_images(tuning.measured)
+    return tuning._replace(scores=scores, score=score, measured=measured)

@@ -29,6 +29,17 @@ def absolute(images: jax.Array, reconstructions: jax.Array) -> jax.Array:
     return jnp.mean(jnp.abs(images - reconstructions), axis=-1)
 
 
+def euclidean_norm(vectors: jax.Array) -> jax.Array:
+    """||v||_2 of each vector, with a gradient at 0, where that of the root is infinite.
+
+    [B, D] -> [B]. It is what the latents of an autoencoder are kept small by.
+
+    >>> euclidean_norm(jnp.array([[3.0, 4.0]])).tolist()
+    [5.0]
+    """
+    return jnp.sqrt(jnp.sum(jnp.square(vectors), axis=-1) + 1e-12)
+
+
 def dssim(
     images: jax.Array, reconstructions: jax.Array, *, window: int = 11, sigma: float = 1.5
 ) -> jax.Array:

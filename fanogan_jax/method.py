@@ -85,7 +85,7 @@ def _blank(config: Any) -> jax.Array:
     return jnp.zeros((1, config.data.image_size, config.data.image_size, 3))
 
 
-def _num_steps(section: Any, num_images: int, batch_dims: tuple[int, ...]) -> int:
+def steps_of(section: Any, num_images: int, batch_dims: tuple[int, ...]) -> int:
     """`section.num_steps`, or where it is 0 what `section.epochs` amount to."""
     batches = 1 if len(batch_dims) == 1 else batch_dims[0]
     steps = section.num_steps or num_updates(section.epochs, num_images, batch_dims[-1]) // batches
@@ -129,7 +129,7 @@ def _gan_stage(config: Any, num_train: int, networks: Networks) -> Stage:
         latents = jax.random.normal(jax.random.key(0), (images.shape[0], networks.latent))
         return {"samples": networks.generator.apply(variables["generator"], latents)}
 
-    num_steps = _num_steps(section, num_train, batch_dims)
+    num_steps = steps_of(section, num_train, batch_dims)
     return Stage("gan", init, step, num_steps, batch_dims, pictures)
 
 
@@ -147,5 +147,5 @@ def _encoder_stage(config: Any, num_train: int, networks: Networks) -> Stage:
         reconstructions, _ = reconstruct(networks, variables, images, train=False)
         return {"reconstructions": jnp.concatenate([images, reconstructions], axis=2)}
 
-    num_steps = _num_steps(section, num_train, batch_dims)
+    num_steps = steps_of(section, num_train, batch_dims)
     return Stage("encoder", init, step, num_steps, batch_dims, pictures)

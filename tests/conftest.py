@@ -39,10 +39,10 @@ from ml_collections import ConfigDict
 from PIL import Image
 
 import commands
-from configs import ae, ae_l2, ae_ssim, anogan, fanogan, fanogan_resnet, ssae
+from configs import ae, ae_l2, ae_ssim, ama, anogan, fanogan, fanogan_resnet, ssae
 
 AUTOENCODERS = (ae, ae_l2, ae_ssim)
-ALL = (fanogan, fanogan_resnet, anogan, *AUTOENCODERS, ssae)
+ALL = (fanogan, fanogan_resnet, anogan, ama, *AUTOENCODERS, ssae)
 
 
 def shrink(config: ConfigDict, **sizes: int) -> ConfigDict:
@@ -54,6 +54,8 @@ def shrink(config: ConfigDict, **sizes: int) -> ConfigDict:
     if "autoencoder" in config:
         return _shrink_autoencoder(config)
     config.latent = 4
+    if "pairs" in config.gan:
+        return _shrink_mirrored(config)
     networks = [name for name in ("generator", "critic", "encoder") if name in config]
     if "width" in config.generator:
         for network in networks:
@@ -66,6 +68,14 @@ def shrink(config: ConfigDict, **sizes: int) -> ConfigDict:
         config.encoding.update(batch_size=8, num_steps=sizes.get("encoder", 2))
     else:
         config.score.num_steps = 2
+    return config
+
+
+def _shrink_mirrored(config: ConfigDict) -> ConfigDict:
+    config.encoder.features = (4, 8)
+    config.generator.features = (8, 8, 4)
+    config.critic.width = 4
+    config.gan.update(batch_size=8, num_steps=2, n_critic=2)
     return config
 
 

@@ -68,8 +68,12 @@ def test_a_method_sees_corrected_images_wherever_it_sees_any():
         checks=lambda variables, images, rng: {"x": look(images)},
         preview=lambda images, rng: look(images),
     )
+    choices = (
+        *(None, ({},), {}),
+        *(lambda variables, images: (score(variables, images),), lambda fields: score),
+    )
     tuning = Tuning(
-        None, ({},), {}, lambda variables, images: (score(variables, images),), lambda fields: score
+        *choices, measured=lambda variables, images: (look(images), Tuning(*choices))[1]
     )
     method = brightness.with_correction(Method((stage,), score, tuning), 0.3)
     images = scaled(photos(6))
@@ -81,7 +85,9 @@ def test_a_method_sees_corrected_images_wherever_it_sees_any():
     method.score({}, images)
     method.tuning.scores({}, images)
     method.tuning.score({})({}, images)
-    assert len(seen) == 7
+    known = method.tuning.measured({}, images)
+    known.scores({}, images)
+    assert len(seen) == 9 and known.measured is None
     for found in seen:
         np.testing.assert_allclose(
             found.reshape(6, 32, 32, 3), brightness.corrected(images, 0.3), atol=1e-6

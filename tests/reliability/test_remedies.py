@@ -21,7 +21,7 @@ from trees import good_ones, make_product, make_tree, picture, save
 
 import commands
 from commands import inputs
-from configs import ae_ssim, fanogan, restorer, restorer_head, ssae
+from configs import ae_ssim, ama, fanogan, restorer, restorer_head, ssae
 from data import demo, pipeline
 from data.scan import CATEGORIES
 from engine import parallel
@@ -79,7 +79,7 @@ def unknown_names(text, fields, flags, modes):
 
 
 def test_what_a_message_names_is_there():
-    modules = ssae, ae_ssim, fanogan, restorer, restorer_head
+    modules = ssae, ae_ssim, ama, fanogan, restorer, restorer_head
     fields = set().union(*(paths_of(each.get_config("mine").to_dict()) for each in modules))
     definitions = [
         node.args
@@ -190,6 +190,7 @@ def test_a_share_for_calibration_that_leaves_nothing(tmp_path):
 # Module, the field, what is wrong in it, the words that name legal values, and which those are.
 LIMITS = [
     (fanogan, "data.image_size", 18, r"choose (\d+) or (\d+) px", (0, 0)),
+    (ama, "data.image_size", 18, r"choose (\d+) or (\d+) px", (0, 0)),
     (fanogan, "gan.num_steps", 0, r"set more epochs, or num_steps", ()),
     (ae_ssim, "score.stride", 40, r"choose score.stride from (\d+) to (\d+)", (0, 0)),
     (ae_ssim, "data.crop", 40, r"from 1 to data\.image_size, or (\d+) for whole", (0,)),

@@ -4,14 +4,14 @@ import doctest
 
 import pytest
 
-from engine import residuals
+from engine import nfa, residuals
 from evaluation import metrics, threshold
 
 
 @pytest.mark.parametrize(
     ("module", "least"),
-    [(residuals, 4), (metrics, 1), (threshold, 4)],
-    ids=["residuals", "metrics", "threshold"],
+    [(nfa, 1), (residuals, 4), (metrics, 1), (threshold, 4)],
+    ids=["nfa", "residuals", "metrics", "threshold"],
 )
 def test_examples(module, least):
     failed, tried = doctest.testmod(module)

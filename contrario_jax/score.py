@@ -180,6 +180,15 @@ def _at_full_size(field: jax.Array, shape: tuple[int, ...], scale: int) -> jax.A
     The field of the outermost patches goes on to the border; between pixels of a smaller scale the
     field changes in proportion.
     """
-    border = (shape[0] // scale - field.shape[1]) // 2
-    padded = jnp.pad(field, [(0, 0), (border, border), (border, border)], mode="edge")
-    return jax.vmap(lambda each: jax.image.resize(each, shape, "linear"))(padded)
+    sides = zip(shape, field.shape[1:], strict=True)
+    rows, columns = (_between(length, count, scale) for length, count in sides)
+    return rows @ field @ columns.T
+
+
+def _between(length: int, count: int, scale: int) -> np.ndarray:
+    """What each of `length` pixels has of the `count` patches along a line: [length, count]."""
+    border = (length // scale - count) // 2
+    place = (np.arange(length) + 0.5) / scale - 0.5 - border
+    place = np.clip(place, 0, count - 1)
+    near = np.maximum(1 - np.abs(place[:, None] - np.arange(count)), 0)
+    return np.asarray(near, np.float32)

@@ -8,8 +8,8 @@ place, nothing is known by place.
 
     no training images at all    --config.patches.reference=image
 
-`:demo` draws its own data and takes 20 seconds of a CPU's time. Its parts are objects: all scratches
-and stains are found, and hardly any of the other defects.
+`:demo` draws its own data and takes 20 seconds of a CPU's time. Its parts are objects: all
+scratches and stains are found, and hardly any of the other defects.
 """
 
 from ml_collections import ConfigDict

@@ -24,6 +24,7 @@ from engine.sources import changes, usable_sources, write_sources
 from engine.workdir import Facts
 from evaluation import evaluate as evaluation
 from evaluation import official, threshold
+from evaluation.false_alarms import require_expected
 from evaluation.metrics import OwnMetric, own_metrics
 from evaluation.results import PREDICTIONS_FILE, RESULTS_FILE, SCORES_FILE, write_results
 from evaluation.scoring import scorer_of, theory_checks
@@ -38,6 +39,7 @@ class Judgement(NamedTuple):
     """How a config wants a run to be judged."""
 
     false_alarm_rate: float  # of good parts that may be called defective, in (0, 1)
+    false_regions: float  # expected to be marked in a good image, above 0
     metrics: Mapping[str, OwnMetric]  # the user's own
 
     def warn_of_few(self, splits: pipeline.Splits) -> None:
@@ -50,8 +52,11 @@ class Judgement(NamedTuple):
 
 def require_judgement(config: ConfigDict) -> Judgement:
     """What the config asks for; ValueError where it makes no sense, so before any training."""
-    threshold.require_rate(config.threshold.false_alarm_rate)
-    return Judgement(config.threshold.false_alarm_rate, own_metrics(config.evaluation.metrics))
+    rate = config.threshold.false_alarm_rate
+    regions = config.threshold.get("false_regions", 1.0)  # runs of earlier versions have none
+    threshold.require_rate(rate)
+    require_expected(regions)
+    return Judgement(rate, regions, own_metrics(config.evaluation.metrics))
 
 
 def evaluate(
@@ -103,6 +108,7 @@ def evaluate_run(
         about=_about(config, splits, networks),
         network=networks.origin,
         false_alarm_rate=judgement.false_alarm_rate,
+        false_regions=judgement.false_regions,
         pixel_size=config.evaluation.pixel_size,
         own=judgement.metrics,
         official_metrics=save_maps,

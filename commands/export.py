@@ -64,5 +64,6 @@ def export(
         files={name: json.dumps(value, indent=2) + "\n" for name, value in files.items()},
         about=results,
         statement=content["statement"],
+        marks=detector.threshold.marks,
     )
     print(f"Exported: {output}")

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict, FrozenConfigDict
 
-_OURS = ("fanogan_jax", "ae_jax", "optax")
+_OURS = ("fanogan_jax", "ae_jax", "contrario_jax", "optax")
 # What commands/ read: the sections have these fields, and no others but those of `RULES`.
 _NEEDED = {
     "data": (
@@ -28,7 +28,7 @@ _STAGES = ("gan", "encoding", "training", "head_training")  # of our methods, li
 # What our methods read besides these: networks, and how images are corrupted, scored and tuned for.
 _SECTIONS = (
     *("generator", "critic", "encoder", "autoencoder", "head", "latent"),
-    *("corruption", "score", "tuning"),
+    *("corruption", "patches", "score", "tuning"),
 )
 _MOST = 10**9
 
@@ -114,6 +114,7 @@ RULES: Mapping[str, Rule] = {
     **dict.fromkeys(("flip", "brightness", "resident"), _FLAG),
     # judgement
     "false_alarm_rate": _number(0, 1, low_too=False, high_too=False),
+    "false_regions": _number(0, 1e6, low_too=False),
     "pixel_size": _SIDE,
     # networks
     "latent": _whole(1, 2**20),
@@ -151,6 +152,11 @@ RULES: Mapping[str, Rule] = {
     "opacity": _ascending(_SOME),
     "clean": _SHARE,
     **dict.fromkeys(("weights.patches", "weights.seamless"), _WEIGHT),
+    # patches
+    "reference": _one_of("training", "image"),
+    "patches.side": _whole(1, 63),
+    "scales": _each(_whole(1, 64)),
+    "floor": _DECAY,
     # scores
     **dict.fromkeys(("kappa", "feature_weight"), _WEIGHT),
     "stride": _whole(1, 2**14),
@@ -162,6 +168,8 @@ RULES: Mapping[str, Rule] = {
     "mean": _WEIGHT,
     "deviation": _number(0, 1e9, low_too=False),
     "map_of": _PLACES,
+    "levels": _each(_number(0, 1, low_too=False, high_too=False)),
+    "windows": _each(_whole(1, 64)),
     # tuning
     "tuning.corrupted_weights": _each(_SHARE, 0),
     "tuning.smoothing": _each(_number(0, 1e3)),

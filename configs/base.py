@@ -27,7 +27,10 @@ def get_config(category: str) -> ConfigDict:
         resident=True,  # on every device, where they fit; else streamed from the host
     )
     # The share of good parts that may be called defective; held-out good images set the threshold.
-    config.threshold = dict(false_alarm_rate=0.05)
+    config.threshold = dict(
+        false_alarm_rate=0.05,
+        false_regions=1.0,  # that are expected to be marked in a good image
+    )
     config.evaluation = dict(
         pixel_size=256,  # pixel metrics at 256 x 256; 0: at each mask's own size
         metrics="",  # own ones, 'module:function,...'; see docs/research/own.md

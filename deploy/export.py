@@ -1,7 +1,8 @@
 """Writes a folder that scores images without this project's code, and checks it before it is there.
 
-output/model.stablehlo        (weights, uint8 [b, S, S, 3]) -> {'score': [b], 'map': [b, S, S]},
-                              for cpu, cuda and tpu, as jax.export serialises it
+output/model.stablehlo        (weights, uint8 [b, S, S, 3]) -> {'score': [b], 'map': [b, S, S]}
+                              and, where the run has marks, 'log10_nfa': [b, S, S]; for cpu, cuda
+                              and tpu, as jax.export serialises it
        weights.safetensors    the weights, such as 'encoder/params/Conv_0/kernel'
        model.onnx             uint8 images -> score, map, where jax2onnx can convert the score
        threshold.json, ...    the files that are given
@@ -24,12 +25,14 @@ from etils import epath
 from deploy import forms, model_card
 from engine.method import Method, Score, Variables
 from engine.pixels import scaled
+from evaluation.false_alarms import Marks, log_nfa
 from evaluation.scoring import scorer_of
 from storage.files import SUMS, sums
 
 CARD = "README.md"
 TOLERANCE = 1e-4  # of a score, relative
 _MAP_TOLERANCE = 1e-3  # of a map, relative to the highest value in its batch
+_MARK_TOLERANCE = 1e-3  # of a batch's pixels, which rounding may mark
 _BATCH = 32
 _WAY_OUT = (
     "nothing was written: use the versions of requirements.txt and requirements-onnx.txt, and on a "
@@ -53,6 +56,7 @@ def write_export(
     files: Mapping[str, str],
     about: Mapping[str, Any],
     statement: Sequence[str],
+    marks: Marks | None = None,
 ) -> None:
     """Writes the folder `output`, after each form of the score in it was read back and tried.
 
@@ -65,14 +69,15 @@ def write_export(
       files: name -> text of what else lies in the folder, such as 'threshold.json'.
       about: what the model card tells, with the keys of results.json; any may be missing.
       statement: sentences about the threshold, for the model card.
+      marks: by which pixels are marked; their number of false alarms becomes part of the function.
 
     Raises:
       OSError: `output` exists, or cannot be written.
       ValueError: there is no image; or a form gives one another score, decision or map.
     """
     with _whole(output) as folder:
-        without_onnx = _write_forms(folder, method, variables, images.shape[1:])
-        trial = _try_forms(folder, method, variables, images, score_threshold, without_onnx)
+        without_onnx = _write_forms(folder, method, variables, images.shape[1:], marks)
+        trial = _try_forms(folder, method, variables, images, score_threshold, marks, without_onnx)
         card = model_card.card_text(
             about,
             statement,
@@ -114,9 +119,15 @@ def _whole(output: str) -> Iterator[Path]:
         raise
 
 
-def _write_forms(folder: Path, method: Method, variables: Variables, shape: tuple[int, ...]) -> str:
+def _write_forms(
+    folder: Path,
+    method: Method,
+    variables: Variables,
+    shape: tuple[int, ...],
+    marks: Marks | None,
+) -> str:
     """Writes all forms of the score; why there is no ONNX, or ''."""
-    score = forms.scoring(method)
+    score = forms.scoring(method, marks and marks.background)
     weights = forms.write_weights(folder, score, variables, shape)
     exported = forms.write_stablehlo(folder, score, weights, shape)
     loops = "stablehlo.while" in exported.mlir_module()
@@ -132,6 +143,7 @@ def _try_forms(
     variables: Variables,
     images: np.ndarray,
     threshold: float,
+    marks: Marks | None,
     without_onnx: str,
 ) -> model_card.Trial:
     """Scores the first image alone and all in batches, by the networks and by each form."""
@@ -144,7 +156,7 @@ def _try_forms(
     if not without_onnx:
         readers[forms.ONNX] = forms.read_onnx
     differences = {
-        name: _verify(name, read(folder), batches, expected, threshold)
+        name: _verify(name, read(folder), batches, expected, threshold, marks)
         for name, read in readers.items()
     }
     alone, among = expected[0].image[0], expected[1].image[0]
@@ -157,6 +169,7 @@ def _verify(
     batches: Sequence[np.ndarray],
     expected: Sequence[Score],
     threshold: float,
+    marks: Marks | None,
 ) -> float:
     """The largest relative difference of a score.
 
@@ -165,7 +178,7 @@ def _verify(
     """
     largest = 0.0
     for batch, (wanted, wanted_maps, *_) in zip(batches, expected, strict=True):
-        scores, maps = form(batch)
+        scores, maps, *nfa = form(batch)
         if (scores.shape, maps.shape) != (wanted.shape, wanted_maps.shape):
             raise ValueError(f"{name} gives {maps.shape} for {wanted_maps.shape}: {_WAY_OUT}")
         allowed = _MAP_TOLERANCE * np.max(np.abs(wanted_maps))
@@ -181,8 +194,19 @@ def _verify(
                 f"{scores[index]:.9g}, the networks {wanted[index]:.9g} (threshold "
                 f"{threshold:.9g}), or another map: {_WAY_OUT}"
             )
+        if marks and (share := _otherwise_marked(maps, nfa[0], marks)) > _MARK_TOLERANCE:
+            raise ValueError(
+                f"{name} marks {100 * share:.2g} % of the pixels of held-out good images otherwise "
+                f"than predict does: {_WAY_OUT}"
+            )
         largest = max(largest, float(_relative(scores, wanted).max()))
     return largest
+
+
+def _otherwise_marked(maps: np.ndarray, nfa: np.ndarray, marks: Marks) -> float:
+    """The share of pixels that are marked by an exported function, or by predict, alone."""
+    wanted = log_nfa(maps, marks.background) < marks.limit
+    return float(((nfa < marks.limit) != wanted).mean())
 
 
 def _relative(scores: Any, wanted: Any) -> Any:

@@ -1,7 +1,8 @@
 """A score in forms that need none of this project's code: StableHLO with weights, and ONNX.
 
 Each form is a function of uint8 images [b, S, S, 3], for any b, to float32 scores [b] and maps
-[b, S, S], higher = more anomalous. Convolutions are in the form of the backend that writes
+[b, S, S], higher = more anomalous, and, where the run has marks, log10 NFA of each pixel
+[b, S, S]. Convolutions are in the form of the backend that writes
 (engine/convolution.py), whichever runs them later.
 """
 
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 from jax import export
@@ -23,6 +25,7 @@ from safetensors.numpy import load_file, save
 
 from engine.method import Method, Variables
 from engine.pixels import scaled
+from evaluation.false_alarms import Background, log_nfa
 
 STABLEHLO, WEIGHTS, ONNX = "model.stablehlo", "weights.safetensors", "model.onnx"
 PLATFORMS = ("cpu", "cuda", "tpu")
@@ -31,18 +34,27 @@ Weights = Mapping[str, np.ndarray]
 """Such as 'encoder/params/Conv_0/kernel' -> array."""
 
 Scoring = Callable[[Weights, Any], dict[str, jax.Array]]
-"""(weights, uint8 [b, S, S, 3]) -> {'score': [b], 'map': [b, S, S]}."""
+"""(weights, uint8 [b, S, S, 3]) -> {'score': [b], 'map': [b, S, S]}, perhaps 'log10_nfa'."""
 
-Form = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
-"""uint8 [b, S, S, 3] -> scores [b], maps [b, S, S]."""
+Form = Callable[[np.ndarray], tuple[np.ndarray, ...]]
+"""uint8 [b, S, S, 3] -> scores [b], maps [b, S, S], and perhaps log10 NFA [b, S, S]."""
+
+OUTPUTS = ("score", "map", "log10_nfa")
+"""What the forms give, in this order; the last where the run has marks."""
 
 
-def scoring(method: Method) -> Scoring:
-    """The method's score as a function of what a file holds and a decoder gives."""
+def scoring(method: Method, background: Background | None = None) -> Scoring:
+    """The method's score as a function of what a file holds and a decoder gives.
+
+    With a background of good maps, the number of false alarms of each pixel too.
+    """
 
     def score(weights: Weights, images: jax.Array) -> dict[str, jax.Array]:
         result = method.score(unflatten_dict(weights, sep="/"), scaled(images))
-        return {"score": result.image, "map": result.map}
+        values = {"score": result.image, "map": result.map}
+        if background:
+            values["log10_nfa"] = log_nfa(jnp.asarray(result.map), background)
+        return values
 
     return score
 
@@ -82,9 +94,9 @@ def read_stablehlo(folder: Path) -> Form:
     exported = export.deserialize(bytearray((folder / STABLEHLO).read_bytes()))
     weights, call = load_file(folder / WEIGHTS), jax.jit(exported.call)
 
-    def form(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def form(images: np.ndarray) -> tuple[np.ndarray, ...]:
         result = jax.device_get(call(weights, images))
-        return result["score"], result["map"]
+        return tuple(result[name] for name in OUTPUTS if name in result)
 
     return form
 
@@ -101,16 +113,20 @@ def write_onnx(
     if missing:
         return f"without {' and '.join(missing)}: pip install -r requirements-onnx.txt"
 
-    def positional(images: jax.Array) -> tuple[jax.Array, jax.Array]:
+    image = jax.ShapeDtypeStruct((1, *shape), np.uint8)
+    given = jax.eval_shape(score, weights, image)
+    outputs = [name for name in OUTPUTS if name in given]
+
+    def positional(images: jax.Array) -> tuple[jax.Array, ...]:
         result = score(weights, images)
-        return result["score"], result["map"]
+        return tuple(result[name] for name in outputs)
 
     try:
         with _silenced(), jax.disable_jit(not loops):
             from jax2onnx import to_onnx
 
             images = jax.ShapeDtypeStruct(("b", *shape), np.uint8)
-            names = {"input_names": ["images"], "output_names": ["score", "map"]}
+            names = {"input_names": ["images"], "output_names": outputs}
             model = to_onnx(positional, [images], model_name="score", **names)
         del model.graph.value_info[:]  # shapes of inner values, of which some are wrong
         (folder / ONNX).write_bytes(model.SerializeToString())
@@ -128,7 +144,9 @@ def read_onnx(folder: Path) -> Form:
     import onnxruntime
 
     session = onnxruntime.InferenceSession(folder / ONNX, providers=["CPUExecutionProvider"])
-    return lambda images: tuple(session.run(["score", "map"], {"images": images}))
+    names = [output.name for output in session.get_outputs()]
+    outputs = [name for name in OUTPUTS if name in names]
+    return lambda images: tuple(session.run(outputs, {"images": images}))
 
 
 @contextlib.contextmanager

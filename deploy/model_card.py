@@ -16,9 +16,10 @@ from storage.outputs import CONFIG_FILE, FACTS_FILE
 
 _FILES = {
     forms.STABLEHLO: "the scoring function as `jax.export` serialises it, for "
-    f"{', '.join(forms.PLATFORMS)}: `(weights, images) -> {{score, map}}`",
+    f"{', '.join(forms.PLATFORMS)}: `(weights, images) -> {{score, map}}`, and perhaps "
+    "`log10_nfa`",
     forms.WEIGHTS: "its weights",
-    forms.ONNX: "the same function with the weights inside: `images -> score, map`",
+    forms.ONNX: "the same function with the weights inside: `images -> score, map`, likewise",
     THRESHOLD_FILE: "the threshold, the scores that it comes from, and what it promises",
     FACTS_FILE: "how many training images there were, and what is white in images of 16 bits",
     CONFIG_FILE: "how the networks were trained",

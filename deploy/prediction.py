@@ -27,6 +27,7 @@ from tqdm import tqdm
 from data.photos import Photo
 from engine.log import bar_stream
 from engine.method import Score
+from evaluation.false_alarms import log_nfa
 from evaluation.maps import Region, largest_region, resize_map
 from evaluation.threshold import Threshold, p_values
 from report import heat
@@ -36,7 +37,10 @@ from storage.outputs import PREDICTIONS
 
 PICTURES = ("heat_maps", "overlays", "masks")
 REGION = tuple(f"region_{name}" for name in Region._fields)
-ROW_COLUMNS = ("path", "decision", "score", "threshold", "p_value", *REGION, "pictures", "reason")
+ROW_COLUMNS = (
+    *("path", "decision", "score", "threshold", "p_value", *REGION),
+    *("region_log10_nfa", "pictures", "reason"),
+)
 DECISIONS = GOOD, DEFECTIVE, UNREADABLE = "good", "defective", "unreadable"
 # By the byte order mark a spreadsheet knows that umlauts are UTF-8.
 _HEADER = codecs.BOM_UTF8 + ",".join(ROW_COLUMNS).encode() + b"\n"
@@ -57,6 +61,8 @@ class Prediction(NamedTuple):
     p_value: float | None = None  # how probably a good image scores as high
     region: Region | None = None  # the largest marked one, in pixels as a person sees the image
     map: np.ndarray | None = None  # float32 [S, S]
+    log10_nfa: float | None = None  # of the region: how many are expected so unusual by chance
+    marked: np.ndarray | None = None  # bool, as large as the file; with `map`
     reason: str = ""
 
 
@@ -93,17 +99,35 @@ def _decide(photo: Photo, threshold: Threshold, score: Any, values: np.ndarray) 
         reason = "the networks give no finite score"
         return Prediction(photo.path, UNREADABLE, threshold.threshold, reason=reason)
     score = float(score)  # the threshold has more digits than float32 holds
-    mask = resize_map(values, photo.size) > threshold.pixel_threshold
+    mask, nfa = _marked(values, photo.size, threshold)
+    region = largest_region(mask)
     return Prediction(
         photo.path,
         DEFECTIVE if score > threshold.threshold else GOOD,
         threshold.threshold,
         score=score,
         p_value=float(p_values(threshold, score)),
-        region=largest_region(mask),
+        region=region,
         map=values,
+        log10_nfa=None if region is None or nfa is None else _least(nfa, region),
+        marked=mask,
         reason=photo.reason,
     )
+
+
+def _marked(
+    values: np.ndarray, size: tuple[int, int], threshold: Threshold
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """Which pixels of an image of `size` are marked, and their log10 NFA where that decides."""
+    if threshold.marks is None:
+        return resize_map(values, size) > threshold.pixel_threshold, None
+    nfa = resize_map(log_nfa(values[None], threshold.marks.background)[0], size)
+    return nfa < threshold.marks.limit, nfa
+
+
+def _least(nfa: np.ndarray, region: Region) -> float:
+    rows = slice(region.top, region.top + region.height)
+    return float(nfa[rows, region.left : region.left + region.width].min())
 
 
 def predict_all(
@@ -149,8 +173,9 @@ def predict_all(
                 row = _row(prediction, name)
                 table.write(_csv(row.values()))
                 lines.write(_json(row))
-                if prediction.map is not None:
-                    _write_pictures(output, name, photo, prediction.map, threshold)
+                if prediction.map is not None and prediction.marked is not None:
+                    both = prediction.map, prediction.marked
+                    _write_pictures(output, name, photo, *both, threshold)
                 counts[prediction.decision] += 1
             table.flush()
             lines.flush()
@@ -230,6 +255,7 @@ def _row(prediction: Prediction, pictures: str) -> dict[str, Any]:
         "threshold": prediction.threshold,
         "p_value": prediction.p_value,
         **dict(zip(REGION, region, strict=True)),
+        "region_log10_nfa": prediction.log10_nfa,
         "pictures": None if prediction.map is None else pictures,
         "reason": prediction.reason or None,
     }
@@ -260,7 +286,12 @@ def _picture_name(row: int, path: str) -> str:
 
 
 def _write_pictures(
-    output: str, name: str, photo: Photo, values: np.ndarray, threshold: Threshold
+    output: str,
+    name: str,
+    photo: Photo,
+    values: np.ndarray,
+    marked: np.ndarray,
+    threshold: Threshold,
 ) -> None:
     """Map and overlay as large as the image is shown, and the mask as large as the file."""
     shown = np.asarray(photo.shown)
@@ -268,7 +299,7 @@ def _write_pictures(
     pictures = [
         heat.coloured(large, threshold.map_max),
         heat.overlay(shown, large, threshold.map_max),
-        resize_map(values, photo.size) > threshold.pixel_threshold,
+        marked,
     ]
     for folder, picture in zip(PICTURES, pictures, strict=True):
         Image.fromarray(picture).save(os.path.join(output, folder, f"{name}.png"), compress_level=1)

@@ -18,6 +18,7 @@ from data.decoded import Images
 from engine import VERSION, parallel
 from engine.log import read_metrics
 from evaluation import metrics, official, threshold
+from evaluation.false_alarms import calibrate_marks
 from evaluation.metrics import OwnMetric
 from evaluation.results import Evaluation, scored_images
 from evaluation.scoring import Scorer, score_to_disk
@@ -37,6 +38,7 @@ def evaluate_test_set(
     about: Mapping[str, Any],
     network: Mapping[str, Any],
     false_alarm_rate: float,
+    false_regions: float,
     pixel_size: int,
     own: Mapping[str, OwnMetric],
     official_metrics: bool = False,
@@ -54,6 +56,7 @@ def evaluate_test_set(
       about: what results.json says first, such as method, category and counts.
       network: which networks and score these are, for threshold.json.
       false_alarm_rate: for the threshold, in (0, 1).
+      false_regions: expected to be marked in a good image, above 0.
       pixel_size: pixel metrics are taken at this height and width; 0: at each mask's own size.
       own: further metrics by name, as `metrics.own_metrics` gives them.
       official_metrics: whether to take what MVTec AD's script will say, too.
@@ -65,6 +68,8 @@ def evaluate_test_set(
     threshold.require_count(count := len(calibration.images), count)
     normal = score_to_disk(scorer, batches(calibration.images, batch_size), batch_size, workdir)
     calibrated = threshold.calibrate(normal.image, normal.map, false_alarm_rate)
+    marks = calibrate_marks(normal.map, false_regions, false_alarm_rate)
+    calibrated = calibrated._replace(marks=marks)
     # Without test images there are none of everything, and the metrics say why they are absent.
     score = jax.tree.map(itemgetter(slice(0)), normal)
     start = time.perf_counter()  # the scorer was compiled for the calibration images
@@ -112,6 +117,7 @@ def _threshold_content(calibrated: Threshold, network: Mapping[str, Any]) -> dic
     """What results.json says of the threshold: all but the scores that it comes from."""
     content = threshold.content(calibrated, network)
     content["held_out"] = len(content.pop("calibration_scores"))
+    content["marks"] = {k: v for k, v in content["marks"].items() if k != "background"}
     return content
 
 

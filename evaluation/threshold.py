@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy import stats
 
+from evaluation.false_alarms import Marks, marks_content, marks_of, marks_statement
 from storage.files import write_text
 
 THRESHOLD_FILE = "threshold.json"
@@ -42,6 +43,7 @@ class Threshold(NamedTuple):
     pixel_threshold: float  # marked: a higher value of the anomaly map
     map_max: float  # top of the maps' colour scale
     calibration_scores: tuple[float, ...]  # of the good images, ascending
+    marks: Marks | None = None  # what is marked in place of `pixel_threshold`; None: of old runs
 
 
 def require_rate(rate: float) -> None:
@@ -217,7 +219,7 @@ def statement(threshold: Threshold, *, tuned: bool = False) -> list[str]:
             "The score's settings were chosen with the help of the same images, which these rates "
             "do not count in: judge them on further good parts."
         )
-    return sentences
+    return sentences + (marks_statement(threshold.marks) if threshold.marks else [])
 
 
 def percent(rate: float) -> str:
@@ -233,9 +235,11 @@ def percent(rate: float) -> str:
 def content(threshold: Threshold, network: Mapping[str, Any]) -> dict[str, Any]:
     """What threshold.json holds; `network` says of which networks and score the threshold is."""
     tuned = bool(network.get("score"))
+    marks = threshold.marks
     return threshold._asdict() | {
         "interval": list(threshold.interval),
         "calibration_scores": list(threshold.calibration_scores),
+        "marks": marks and marks_content(marks),
         "guaranteed": threshold.guaranteed_rate <= threshold.false_alarm_rate and not tuned,
         "statement": statement(threshold, tuned=tuned),
         "network": dict(network),
@@ -262,13 +266,15 @@ def read_threshold(workdir: str, network: Mapping[str, Any]) -> Threshold:
     try:
         with open(path, encoding="utf-8") as file:
             content = json.load(file)
-        fields = {name: content[name] for name in Threshold._fields}
+        fields = {name: content[name] for name in Threshold._fields if name != "marks"}
+        marks = marks_of(content["marks"]) if content.get("marks") else None
         numbers = [fields["threshold"], fields["pixel_threshold"], fields["map_max"]]
         scores = tuple(map(float, fields.pop("calibration_scores")))
         if not np.isfinite([*numbers, *scores]).all() or list(scores) != sorted(scores):
             raise ValueError("its numbers make no sense")
         interval = tuple(fields.pop("interval"))
-        threshold = Threshold(**fields, interval=interval, calibration_scores=scores)
+        fields |= {"interval": interval, "calibration_scores": scores, "marks": marks}
+        threshold = Threshold(**fields)
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path} is damaged ({error!r}): {remedy} again") from error
     if content.get("network") != json.loads(json.dumps(network)):

@@ -39,10 +39,10 @@ from ml_collections import ConfigDict
 from PIL import Image
 
 import commands
-from configs import ae, ae_l2, ae_ssim, ama, anogan, fanogan, fanogan_resnet, ssae
+from configs import ae, ae_l2, ae_ssim, ama, anogan, contrario, fanogan, fanogan_resnet, ssae
 
 AUTOENCODERS = (ae, ae_l2, ae_ssim)
-ALL = (fanogan, fanogan_resnet, anogan, ama, *AUTOENCODERS, ssae)
+ALL = (fanogan, fanogan_resnet, anogan, ama, *AUTOENCODERS, ssae, contrario)
 
 
 def shrink(config: ConfigDict, **sizes: int) -> ConfigDict:
@@ -51,6 +51,10 @@ def shrink(config: ConfigDict, **sizes: int) -> ConfigDict:
     config.every = dict(log=1, save=2, pictures=2)
     if "corruption" in config:
         return _shrink_self_supervised(config)
+    if "patches" in config:
+        config.patches.update(side=3, scales=(1, 2))
+        config.training.num_steps = 2
+        return config
     if "autoencoder" in config:
         return _shrink_autoencoder(config)
     config.latent = 4

@@ -4,15 +4,15 @@ import doctest
 
 import pytest
 
-from engine import residuals
+from engine import nfa, residuals
 from evaluation import metrics, threshold
 from storage import files
 
 
 @pytest.mark.parametrize(
     ("module", "least"),
-    [(residuals, 4), (metrics, 1), (threshold, 4), (files, 1)],
-    ids=["residuals", "metrics", "threshold", "files"],
+    [(nfa, 1), (residuals, 4), (metrics, 1), (threshold, 4), (files, 1)],
+    ids=["nfa", "residuals", "metrics", "threshold", "files"],
 )
 def test_examples(module, least):
     failed, tried = doctest.testmod(module)

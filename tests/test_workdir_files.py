@@ -9,7 +9,11 @@ ROOT = Path(__file__).parents[1]
 ROOMS = ("storage", "data", "engine", "evaluation", "report", "deploy", "commands")
 SOURCES = [
     ROOT / "main.py",
-    *(path for room in (*ROOMS, "fanogan_jax", "ae_jax") for path in (ROOT / room).rglob("*.py")),
+    *(
+        path
+        for room in (*ROOMS, "fanogan_jax", "ae_jax", "contrario_jax")
+        for path in (ROOT / room).rglob("*.py")
+    ),
 ]
 NAMES = (
     *(

@@ -83,7 +83,17 @@ BUILT = [
     field
     for field in FIELDS
     if field[0]
-    in ("fanogan", "fanogan_resnet", "anogan", "ama", "ae", "ae_ssim", "ssae_small", "restorer")
+    in (
+        "fanogan",
+        "fanogan_resnet",
+        "anogan",
+        "ama",
+        "ae",
+        "ae_ssim",
+        "ssae_small",
+        "restorer",
+        "contrario",
+    )
     and rule_of(".".join(field[1])).text.startswith(
         ("a whole", "a number", "1 to 64", "2 values", "two values")
     )

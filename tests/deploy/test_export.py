@@ -24,7 +24,9 @@ from data import photos, sampling
 from data.images import Reading
 from deploy import export, forms, model_card
 from engine.make import make
+from engine.method import Score
 from engine.pixels import scaled
+from evaluation import false_alarms
 from evaluation.scoring import scorer_of
 
 ROOT = Path(__file__).parents[2]
@@ -421,3 +423,25 @@ def test_the_model_card():
     assert bare.startswith("# Anomaly detector\n") and "## Metrics" not in bare
     assert "## Threshold" not in bare and "{size" not in bare and ": None" not in bare
     assert "- There is no `model.onnx`: no reason." in bare.splitlines()
+
+
+def test_marks_are_part_of_the_exported_function(config, tmp_path, no_onnx):
+    """The same pixels as predict marks, for any number of images; another form is refused."""
+    output = tmp_path / "exported"
+    maps = np.random.default_rng(0).uniform(0, 0.1, (12, 16, 16)).astype(np.float32)
+    marks = false_alarms.calibrate_marks(maps, 1.0, 0.05)
+    pixels, scores, _, _ = run(output, config, marks=marks)
+    found, maps, nfa = forms.read_stablehlo(output)(pixels[:3])
+    np.testing.assert_allclose(found, scores[:3], rtol=1e-5)
+    expected = false_alarms.log_nfa(maps, marks.background)
+    assert (expected < marks.limit).any()
+    np.testing.assert_array_equal(nfa < marks.limit, expected < marks.limit)
+    with pytest.raises(ValueError, match="x marks 1e.02 % of the pixels .* otherwise than predict"):
+        export._verify(
+            "x",
+            lambda batch: (found, maps, 0 * nfa + marks.limit + 1 - 2 * (expected >= marks.limit)),
+            [pixels[:3]],
+            [Score(found, maps)],
+            0.0,
+            marks,
+        )

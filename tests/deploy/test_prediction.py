@@ -12,6 +12,7 @@ from PIL import Image
 from deploy import prediction
 from engine.method import Score
 from evaluation import threshold
+from evaluation.false_alarms import calibrate_marks
 from storage.outputs import PREDICTIONS
 
 SIDE = 8
@@ -218,3 +219,23 @@ def test_another_run_is_not_gone_on_with(tmp_path, change):
         ]
     with pytest.raises(FileExistsError, match="exists: choose another --output"):
         prediction.rows_done(str(tmp_path), names, threshold, 1)
+
+
+def test_marks_by_the_number_of_false_alarms(tmp_path):
+    """Where the threshold has marks they make mask and region, and the row says how improbable."""
+    rng = np.random.default_rng(0)
+    maps = rng.uniform(0.03, 0.06, (20, SIDE, SIDE)).astype(np.float32)
+    marks = calibrate_marks(maps, 1.0, 0.05)
+    by_marks = FOUND._replace(marks=marks)
+    photos = [photo("good.png"), photo("bad.png", [(2, 2), (2, 3)], size=(16, 16))]
+    good, bad = prediction.decide_on(scorer, photos, by_marks, 2)
+    assert good.region is None and good.log10_nfa is None and not good.marked.any()
+    assert bad.log10_nfa < -1 and bad.marked.shape == (16, 16) and bad.marked[4:6, 4:8].all()
+    counts = prediction.predict_all(
+        scorer, iter([photos]), by_marks, str(tmp_path), batch_size=2, done=0, total=2
+    )
+    assert counts.total() == 2
+    _, lines = rows(tmp_path)
+    assert [line["region_log10_nfa"] for line in lines] == [None, bad.log10_nfa]
+    mask = np.asarray(Image.open(tmp_path / "masks" / f"{lines[1]['pictures']}.png"))
+    np.testing.assert_array_equal(mask > 0, bad.marked)

@@ -65,7 +65,7 @@ def run(workdir, test, calibration=2, save_maps=False, **options):
         network=NETWORK,
         own={"images": lambda labels, *_: len(labels)},
         official_metrics=save_maps,
-        **{"false_alarm_rate": 0.5, "pixel_size": 0, **options},
+        **{"false_alarm_rate": 0.5, "false_regions": 1.0, "pixel_size": 0, **options},
     )
     results = done.results
     write_results(str(workdir), done, NETWORK)

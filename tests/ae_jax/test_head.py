@@ -99,6 +99,7 @@ def value(network, variables, **options):
     return on_one_device(variables)
 
 
+@pytest.mark.slow
 def test_a_head_without_weight_leaves_the_loss_of_restoration_to_the_bit():
     plain, both = networks()
     variables = both.init(KEY, jnp.zeros((1, 16, 16, 3)))

@@ -53,6 +53,7 @@ def cell(trained, tmp_path):
     return cell
 
 
+@pytest.mark.slow
 def test_the_state_of_a_run_is_said(cell, trained, tmp_path):
     root, output = str(trained[0]), str(tmp_path / "out")
     workdir = Path(cell.workdir(output))

@@ -10,6 +10,7 @@ import commands
 from configs import ama
 
 
+@pytest.mark.slow
 def test_the_two_sided_score_comes_as_the_refusal_says(tmp_path, capsys):
     config = shrink(ama.get_config("nut"))
     config.data.update(

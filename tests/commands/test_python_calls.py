@@ -4,10 +4,13 @@ import json
 import shutil
 from pathlib import Path
 
+import pytest
+
 import commands
 from configs.workdir import get_config
 
 
+@pytest.mark.slow
 def test_a_workdir_may_be_named_as_in_a_shell(trained, tmp_path, monkeypatch):
     """No folder called ~ is made: a run below the user's own folder is the one that is used."""
     run = shutil.copytree(trained[1], tmp_path / "home/run")

@@ -13,6 +13,8 @@ from configs import restorer
 from configs.workdir import get_config
 from engine.workdir import hold
 
+pytestmark = pytest.mark.slow  # the step takes long to compile
+
 SIDE = 32
 
 

@@ -90,7 +90,7 @@ def main() -> None:
     """Prints a table a run."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("workdirs", nargs="+")
-    parser.add_argument("--false_regions", type=float, default=1.0, help="in a good image")
+    parser.add_argument("--false_regions", type=float, default=0.05, help="in a good image")
     arguments = parser.parse_args()
     startup.prepare()
     for workdir in arguments.workdirs:

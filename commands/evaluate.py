@@ -53,7 +53,7 @@ class Judgement(NamedTuple):
 def require_judgement(config: ConfigDict) -> Judgement:
     """What the config asks for; ValueError where it makes no sense, so before any training."""
     rate = config.threshold.false_alarm_rate
-    regions = config.threshold.get("false_regions", 1.0)  # runs of earlier versions have none
+    regions = config.threshold.get("false_regions", 0.05)  # runs of earlier versions have none
     threshold.require_rate(rate)
     require_expected(regions)
     return Judgement(rate, regions, own_metrics(config.evaluation.metrics))

@@ -29,7 +29,7 @@ def get_config(category: str) -> ConfigDict:
     # The share of good parts that may be called defective; held-out good images set the threshold.
     config.threshold = dict(
         false_alarm_rate=0.05,
-        false_regions=1.0,  # that are expected to be marked in a good image
+        false_regions=0.05,  # that are expected to be marked in a good image
     )
     config.evaluation = dict(
         pixel_size=256,  # pixel metrics at 256 x 256; 0: at each mask's own size

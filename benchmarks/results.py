@@ -99,7 +99,7 @@ def state_of(cell: Cell, root: str, output: str) -> str:
     """'finished', 'not run', 'in use by ...', 'stopped at ...' or 'failed: ...'."""
     workdir = cell.workdir(output)
     if not os.path.isdir(workdir):
-        return _failure(workdir) or "not run"
+        return _unbound(workdir)
     try:
         with hold(workdir):
             pass
@@ -113,7 +113,7 @@ def state_of(cell: Cell, root: str, output: str) -> str:
 
 def _state_of_free(config: ConfigDict, workdir: str) -> str:
     if not checkpoint.exist(workdir):
-        return _failure(workdir) or "not run"
+        return _unbound(workdir)
     facts = read_facts(workdir)
     claim(workdir, config.to_dict(), facts, free=FREE, main=False)
     stages = inputs.method_of(config, facts).stages
@@ -129,14 +129,19 @@ def _state_of_free(config: ConfigDict, workdir: str) -> str:
                 return "finished"
         at = " before it was evaluated"
     failure = _failure(workdir)
-    return f"failed{at}: {failure.partition(': ')[2]}" if failure else f"stopped{at}"
+    return f"failed{at}: {failure}" if failure else f"stopped{at}"
+
+
+def _unbound(workdir: str) -> str:
+    """The state of a run that has saved no step."""
+    failure = _failure(workdir)
+    return f"failed: {failure}" if failure else "not run"
 
 
 def _failure(workdir: str) -> str:
-    """What the last session of a run ended with, where it was an error; else ''."""
+    """The error that the last session of a run ended with, or ''."""
     sessions = read_sessions(workdir)
-    error = sessions[-1]["error"] if sessions else ""
-    return f"failed: {error}" if error else ""
+    return sessions[-1]["error"] if sessions else ""
 
 
 def read_sessions(workdir: str) -> list[dict[str, Any]]:
@@ -223,7 +228,7 @@ def run_missing(cells: Iterable[Cell], root: str, output: str, minutes: float) -
     while left and time.monotonic() < end:
         for cell in left:
             state = state_of(cell, root, output)
-            if state == "finished" or not state.startswith("in use"):
+            if not state.startswith("in use"):
                 break
         else:
             return
@@ -259,19 +264,9 @@ def summary_of(cells: Iterable[Cell], root: str, output: str) -> dict[str, Any]:
 
 
 def _measured(results: Mapping[str, Any]) -> dict[str, Any]:
-    names = (
-        "image",
-        "pixel",
-        "at_threshold",
-        "threshold",
-        "steps",
-        "seconds",
-        "versions",
-        "devices",
-    )
+    names = ("image", "pixel", "at_threshold", "steps", "seconds", "versions", "devices")
     kept = {name: results[name] for name in names if name in results}
-    rate = {"false_alarm_rate": results["threshold"]["false_alarm_rate"]}
-    return kept | {"threshold": rate}
+    return kept | {"threshold": {"false_alarm_rate": results["threshold"]["false_alarm_rate"]}}
 
 
 def write_table(cells: Sequence[Cell], root: str, output: str) -> dict[str, Any]:

@@ -66,6 +66,16 @@ def dssim(
     return jnp.mean(luminance + structure - luminance * structure, axis=-1)
 
 
+def interpolation_matrix(large: int, small: int) -> np.ndarray:
+    """What each of `large` pixels of a line has of `small` cells, linearly: float32 [large, small].
+
+    Cells and pixels span the same line, and their centres stay where they are.
+    """
+    places = np.clip((np.arange(large) + 0.5) * small / large - 0.5, 0, small - 1)
+    near: np.ndarray = np.maximum(1 - np.abs(places[:, None] - np.arange(small)), 0)
+    return np.asarray(near, np.float32)
+
+
 def smooth(maps: jax.Array, sigma: float) -> jax.Array:
     """Maps [B, H, W] under a Gaussian of `sigma` pixels, cut off at 4 sigma; 0 changes nothing.
 

@@ -20,6 +20,7 @@ import numpy as np
 from scipy import ndimage, stats
 
 from engine.nfa import LEAST, independent_share, log_windows, window_moments
+from engine.residuals import interpolation_matrix
 
 LEVELS = (0.1, 0.01, 0.001)
 """Shares of good pixels that lie above the levels."""
@@ -214,7 +215,7 @@ def _over_usual(maps: Any, usual: Sequence[Sequence[float]]) -> Any:
         return maps
     cells = np.asarray(usual, np.float32)
     sides = zip(maps.shape[1:], cells.shape, strict=True)
-    rows, columns = (_between_matrix(length, count) for length, count in sides)
+    rows, columns = (interpolation_matrix(length, count) for length, count in sides)
     return maps / np.maximum(rows @ cells @ columns.T, np.float32(1e-12))[None]
 
 
@@ -223,13 +224,6 @@ def _cell_matrix(length: int) -> np.ndarray:
     count = min(_CELLS, length)
     cell = np.arange(length) * count // length
     return np.asarray(cell[None] == np.arange(count)[:, None], np.float32)
-
-
-def _between_matrix(length: int, count: int) -> np.ndarray:
-    """What each pixel of a line has of the `count` cells, in proportion to where it lies."""
-    place = np.clip((np.arange(length) + 0.5) * count / length - 0.5, 0, count - 1)
-    near: np.ndarray = np.maximum(1 - np.abs(place[:, None] - np.arange(count)), 0)
-    return np.asarray(near, np.float32)
 
 
 def _loss(maps: np.ndarray, *, by_place: bool) -> float:

@@ -8,7 +8,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from engine import residuals
 from engine.method import Score, ScoreFn, Variables
@@ -43,17 +42,10 @@ def two_sided_score(scores: jax.Array, mean: float, deviation: float) -> jax.Arr
 def enlarged(maps: jax.Array, height: int, width: int) -> jax.Array:
     """Maps [B, h, w] linearly interpolated to [B, height, width], their centres where they were."""
     rows, columns = (
-        _interpolation(small, large)
+        residuals.interpolation_matrix(large, small)
         for small, large in zip(maps.shape[1:], (height, width), strict=True)
     )
     return jnp.einsum("Hh,bhw,Ww->bHW", rows, maps, columns)
-
-
-def _interpolation(small: int, large: int) -> np.ndarray:
-    """Row i holds the weights of the small line in pixel i of the large one: [large, small]."""
-    places = np.clip((np.arange(large) + 0.5) * small / large - 0.5, 0, small - 1)
-    distances = np.abs(places[:, None] - np.arange(small)[None])
-    return np.asarray(np.maximum(1 - distances, 0), np.float32)
 
 
 def mirrored_terms(

@@ -11,6 +11,7 @@ import optax
 import pytest
 from conftest import shrink
 from scipy import stats
+from test_fanogan_losses import Scale
 
 from configs import ama
 from engine import parallel, residuals
@@ -34,19 +35,6 @@ class Linear(nn.Module):
         return jnp.sum(features, axis=(1, 2, 3)), features
 
 
-class Times(nn.Module):
-    """An encoder or a generator that multiplies by one number and counts what it has seen."""
-
-    factor: float
-
-    @nn.compact
-    def __call__(self, x, *, train=False):
-        seen = self.variable("batch_stats", "seen", lambda: jnp.zeros(()))
-        if train and not self.is_initializing():
-            seen.value += jnp.sum(x)
-        return self.param("factor", lambda _: jnp.array(self.factor)) * x
-
-
 class Flat(nn.Module):
     """An encoder whose latents are the pixels, times a number."""
 
@@ -54,7 +42,7 @@ class Flat(nn.Module):
 
     @nn.compact
     def __call__(self, x, *, train=False):
-        return Times(self.factor)(x, train=train).reshape(len(x), -1)
+        return Scale(self.factor)(x, train=train).reshape(len(x), -1)
 
 
 class Unflat(nn.Module):
@@ -64,7 +52,7 @@ class Unflat(nn.Module):
 
     @nn.compact
     def __call__(self, z, *, train=False):
-        return Times(self.factor)(z, train=train).reshape(-1, 2, 3, 1)
+        return Scale(self.factor)(z, train=train).reshape(-1, 2, 3, 1)
 
 
 def toy_of(encoder=0.8, generator=0.5, *, slope=1.0):

@@ -28,6 +28,7 @@ METHOD_MAY = {
     "engine.convolution",
     "engine.parallel",
     "engine.make",
+    "engine.folding",
     "engine.foreground",
     "engine.nfa",
 }

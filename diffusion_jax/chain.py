@@ -59,9 +59,7 @@ class _At(NamedTuple):
     is_last: jax.Array
 
 
-def noised(
-    images: jax.Array, noise: jax.Array, signal: jax.Array, share: jax.Array
-) -> jax.Array:
+def noised(images: jax.Array, noise: jax.Array, signal: jax.Array, share: jax.Array) -> jax.Array:
     """sqrt(abar) x + sqrt(1 - abar) noise, of `signal` and `share`, its two roots."""
     return signal * images + share * noise
 

@@ -207,7 +207,9 @@ def _limits_stage(batch_size: int, num_train: int, denoiser: Denoiser, course: C
         shown = _chain_pictures(denoiser, course, (), variables, images)
         return {"chain": jnp.concatenate([*shown.values()], axis=2)}
 
-    return Stage("limits", init, step, num_updates(1, num_train, batch_size), (batch_size,), pictures)
+    return Stage(
+        "limits", init, step, num_updates(1, num_train, batch_size), (batch_size,), pictures
+    )
 
 
 def _chain_pictures(
@@ -229,10 +231,11 @@ def _chain_pictures(
     )
     abar = float(denoiser.schedule[levels[0]])
     mask = jnp.repeat(2 * chain.mask[..., None] - 1, images.shape[-1], axis=-1)
+    estimates = zip(levels, chain.frames, strict=True)
     return {
         "image": images,
         f"noised to {levels[0]}": abar**0.5 * images + (1 - abar) ** 0.5 * noise,
-        **{f"estimate at {level}": frame for level, frame in zip(levels, chain.frames, strict=True)},
+        **{f"estimate at {level}": frame for level, frame in estimates},
         "share of the chain": mask,
         "repaired": chain.repaired,
     }
@@ -289,9 +292,7 @@ def _tuning(
 
     def scores(variables: Variables, images: jax.Array) -> tuple[Score, ...]:
         maps = in_turns(partial(maps_of, variables), images)
-        return tuple(
-            of_residual(each, sigma, tops) for each in maps for sigma in section.smoothing
-        )
+        return tuple(of_residual(each, sigma, tops) for each in maps for sigma in section.smoothing)
 
     def measured(variables: Variables, images: jax.Array) -> Tuning:
         def of(way: tuple[int, int]) -> Limits:

@@ -21,12 +21,12 @@ def linear(num_levels: int, *, first: float = 1e-4, last: float = 0.02) -> Sched
 
 
 def scaled_linear(num_levels: int, *, first: float = 0.00085, last: float = 0.012) -> Schedule:
-    """Betas whose roots rise linearly, as GLAD takes them over (Rombach et al. 2022, 2112.10752)."""
+    """Betas whose roots rise linearly, GLAD's (Rombach et al. 2022, arXiv 2112.10752)."""
     return _from_betas(np.linspace(first**0.5, last**0.5, num_levels) ** 2)
 
 
 def cosine(num_levels: int, *, offset: float = 0.008) -> Schedule:
-    """A squared cosine (Nichol and Dhariwal 2021, arXiv 2102.09672, eq. 17); no beta above 0.999."""
+    """A squared cosine (Nichol, Dhariwal 2021, arXiv 2102.09672, eq. 17); no beta above 0.999."""
     times = (np.arange(num_levels + 1) / num_levels + offset) / (1 + offset)
     kept = np.cos(times * np.pi / 2) ** 2
     betas = np.minimum(1 - kept[1:] / kept[:-1], 0.999)

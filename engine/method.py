@@ -166,7 +166,7 @@ def init_state(
 
 
 def average(state: TrainState, decay: float, network: str, averaged: str) -> TrainState:
-    """Moves the network `averaged` towards `network` by 1 - decay, and faster in the first steps."""
+    """Moves `averaged` towards `network` by 1 - decay, and faster in the first steps."""
     decay_now = jnp.minimum(decay, (1 + state.step) / (10 + state.step))
     new, old = state.variables[network], state.variables[averaged]
     moved = optax.incremental_update(new, old, 1 - decay_now)

@@ -217,7 +217,7 @@ def _chain_pictures(
 ) -> dict[str, jax.Array]:
     """The first draw's chain, step by step: caption -> [B, H, W, C]."""
     levels = levels_of(course.start, course.steps)
-    known = limits_of(limits, variables, course.steps)
+    known = limits_of(limits, variables)
     known = switched(known, adaptive=course.adaptive, fusion=course.fusion)
     noise = denoiser.draw(0, images.shape)
     chain = repair_chain(

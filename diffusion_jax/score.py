@@ -173,19 +173,10 @@ def of_residual(maps: jax.Array, smoothing: float, tops: Mapping[str, float]) ->
     )
 
 
-def limits_of(triples: Sequence[Sequence[float]], variables: Variables, steps: int) -> Limits:
-    """Those of the config's `score.limits`, or, where there are none, what training measured.
-
-    Raises:
-      ValueError: they are of another number of levels.
-    """
+def limits_of(triples: Sequence[Sequence[float]], variables: Variables) -> Limits:
+    """Those of the config's `score.limits`, or, where there are none, what training measured."""
     if not triples:
         return Limits(**variables["limits"])
-    if len(triples) != steps:
-        raise ValueError(
-            f"score.limits are of {len(triples)} levels, and score.steps {steps}: --mode=tune "
-            "measures them, and () are those of the training images"
-        )
     return Limits(*jnp.asarray(triples, jnp.float32).T)
 
 
@@ -233,10 +224,15 @@ def glad(
         )
     refuse_above(denoiser.schedule, score__start=start)
     levels_of(start, steps)
+    if limits and len(limits) != steps:
+        raise ValueError(
+            f"score.limits are of {len(limits)} levels, and score.steps {steps}: --mode=tune "
+            "measures them, and () are those of the training images"
+        )
     course = Course(start, steps, draws, adaptive, fusion, probe_smoothing)
 
     def score(variables: Variables, images: jax.Array) -> Score:
-        known = limits_of(limits, variables, steps)
+        known = limits_of(limits, variables)
 
         def of(images: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
             chains = repaired_draws(denoiser, course, variables, known, images)

@@ -39,16 +39,18 @@ from ml_collections import ConfigDict
 from PIL import Image
 
 import commands
-from configs import ae, ae_l2, ae_ssim, ama, anogan, contrario, fanogan, fanogan_resnet, ssae
+from configs import ae, ae_l2, ae_ssim, ama, anogan, contrario, fanogan, fanogan_resnet, glad, ssae
 
 AUTOENCODERS = (ae, ae_l2, ae_ssim)
-ALL = (fanogan, fanogan_resnet, anogan, ama, *AUTOENCODERS, ssae, contrario)
+ALL = (fanogan, fanogan_resnet, anogan, ama, *AUTOENCODERS, ssae, contrario, glad)
 
 
 def shrink(config: ConfigDict, **sizes: int) -> ConfigDict:
     """A config of the same shape that compiles in seconds: 16 px, few features, few steps."""
     config.data.image_size = 16
     config.every = dict(log=1, save=2, pictures=2)
+    if "denoiser" in config:
+        return _shrink_denoiser(config)
     if "corruption" in config:
         return _shrink_self_supervised(config)
     if "patches" in config:
@@ -72,6 +74,14 @@ def shrink(config: ConfigDict, **sizes: int) -> ConfigDict:
         config.encoding.update(batch_size=8, num_steps=sizes.get("encoder", 2))
     else:
         config.score.num_steps = 2
+    return config
+
+
+def _shrink_denoiser(config: ConfigDict) -> ConfigDict:
+    config.denoiser.features = (8, 8)
+    config.training.update(batch_size=8, num_steps=2)
+    config.training.schedule.warmup_steps = 1
+    config.score.update(steps=2, draws=2)
     return config
 
 

@@ -93,6 +93,7 @@ BUILT = [
         "ssae_small",
         "restorer",
         "contrario",
+        "glad_small",
     )
     and rule_of(".".join(field[1])).text.startswith(
         ("a whole", "a number", "1 to 64", "2 values", "two values")

@@ -28,7 +28,8 @@ from engine import parallel
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = (
-    *("ae_jax", "commands", "contrario_jax", "data", "deploy", "engine", "evaluation"),
+    *("ae_jax", "commands", "contrario_jax", "data", "deploy", "diffusion_jax", "engine"),
+    "evaluation",
     *("fanogan_jax", "report", "storage", "main.py"),
 )
 

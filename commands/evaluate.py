@@ -4,7 +4,6 @@ import os
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 from absl import logging
 from ml_collections import ConfigDict
@@ -170,18 +169,18 @@ def _chains(networks: RunNetworks, outcome: Evaluation) -> dict[str, dict[str, n
     """
     if networks.method.chain is None:
         return {}
-    pictures = jax.jit(networks.method.chain(networks.origin["score"]))
     scored = outcome.scored if len(outcome.scored.paths) else outcome.calibration
-    strips = {}
-    for label, name in enumerate(("good", "defective")):
-        ranked = np.flatnonzero(scored.labels == label)
-        ranked = ranked[np.argsort(scored.scores[ranked], kind="stable")]
-        if len(ranked):
-            middle = int(ranked[len(ranked) // 2])
-            shown = pictures(networks.variables, scaled(scored.images[middle][None]))
-            heading = f"{name}: {scored.defects[middle]}, score {scored.scores[middle]:.4g}"
-            strips[heading] = {caption: to_pixels(image[0]) for caption, image in shown.items()}
-    return strips
+    order = np.argsort(scored.scores, kind="stable")
+    ranked = [order[np.asarray(scored.labels)[order] == label] for label in (0, 1)]
+    middle = [int(indices[len(indices) // 2]) for indices in ranked if len(indices)]
+    images = scaled(np.stack([scored.images[index] for index in middle]))
+    shown = networks.method.chain(networks.origin["score"])(networks.variables, images)
+    return {
+        f"{scored.defects[index]}, score {scored.scores[index]:.4g}": {
+            caption: to_pixels(np.asarray(each[place])) for caption, each in shown.items()
+        }
+        for place, index in enumerate(middle)
+    }
 
 
 def _write_maps(workdir: str, category: str, test: Images, maps: Stack) -> None:

@@ -25,7 +25,7 @@ RULES = ("max", "top", "sum")
 RESIDUALS = ("squared", "absolute", "structure")
 """What `score.residual` may be."""
 
-MOST_PIXELS = 2**20
+PIXELS_AT_ONCE = 2**20
 """So many of them go through the network at a time; the images of a larger batch take turns."""
 
 _CENTRE = 0.99  # of good images' pixels, the share whose residual lies below the mask's centre
@@ -68,12 +68,7 @@ def residual_map(name: str, images: jax.Array, repaired: jax.Array) -> jax.Array
 
     'squared': mean over colours of the squared difference; 'absolute': of |x - x'|; 'structure':
     |x - x'| + 1 - SSIM.
-
-    Raises:
-      ValueError: another name.
     """
-    if name not in RESIDUALS:
-        raise ValueError(f"score.residual {name!r} must be one of {', '.join(RESIDUALS)}")
     if name == "squared":
         return residuals.squared(images, repaired)
     absolute = residuals.absolute(images, repaired)
@@ -142,7 +137,7 @@ def in_turns(function: Callable[[jax.Array], Any], images: jax.Array) -> Any:
     Its results have the images' axis in front. A batch whose size is not known is one turn.
     """
     count, height, width, _ = images.shape
-    most = max(1, MOST_PIXELS // (height * width))
+    most = max(1, PIXELS_AT_ONCE // (height * width))
     if not isinstance(count, int) or count <= most:
         return function(images)
     logging.log_first_n(
@@ -222,6 +217,8 @@ def glad(
             f"score.image_score {image_score!r} must be one of {', '.join(RULES)}, and score.top "
             f"{top} in (0, 1]"
         )
+    if residual not in RESIDUALS:
+        raise ValueError(f"score.residual {residual!r} must be one of {', '.join(RESIDUALS)}")
     refuse_above(denoiser.schedule, score__start=start)
     levels_of(start, steps)
     if limits and len(limits) != steps:

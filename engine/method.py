@@ -98,7 +98,10 @@ class Tuning(NamedTuple):
 
 
 ChainFn = Callable[[Variables, jax.Array], Mapping[str, jax.Array]]
-"""(variables, images [B, H, W, C]) -> caption -> images: what scoring does with them, in order."""
+"""(variables, images [B, H, W, C]) -> caption -> images: what scoring does with them, in order.
+
+Not to be jitted as a whole, which would sort the captions.
+"""
 
 
 class Method(NamedTuple):

@@ -199,7 +199,7 @@ def test_images_that_take_turns_come_out_as_together(monkeypatch):
         return some.sum((1, 2, 3)), 2 * some
 
     together = function(images)
-    monkeypatch.setattr("diffusion_jax.score.MOST_PIXELS", 32)
+    monkeypatch.setattr("diffusion_jax.score.PIXELS_AT_ONCE", 32)
     lines = []
     monkeypatch.setattr(
         "diffusion_jax.score.logging.log_first_n",

@@ -19,7 +19,7 @@ import optax
 
 from diffusion_jax.chain import Limits, repair_chain, switched
 from diffusion_jax.losses import Corrupt
-from diffusion_jax.schedule import levels_of, refuse_above
+from diffusion_jax.schedule import levels_of
 from diffusion_jax.score import (
     Course,
     Denoiser,
@@ -76,6 +76,12 @@ def build(config: Any, num_train: int, textures: np.ndarray | None = None) -> Me
     corrupt: Corrupt = make(fields, textures)
     _refuse_batch(corrupt, section.batch_size, side)
     course = _course(config.score)
+    highest = section.loss.get("levels", (len(denoiser.schedule) - 1,))[-1]
+    if course.start > highest:
+        raise ValueError(
+            f"score.start {course.start} is above the highest level that is trained, {highest}: "
+            "choose a lower one, or higher training.loss.levels"
+        )
 
     def score_with(fields: Mapping[str, Any]) -> ScoreFn:
         score: ScoreFn = make({**config.score, **fields}, denoiser)
@@ -87,11 +93,11 @@ def build(config: Any, num_train: int, textures: np.ndarray | None = None) -> Me
 
     return Method(
         stages=(
-            _denoiser_stage(section, denoiser, corrupt, side),
+            _denoiser_stage(section, denoiser, corrupt, highest, side),
             _limits_stage(section.batch_size, num_train, denoiser, course),
         ),
         score=score_with({}),
-        tuning=_tuning(config.tuning, denoiser, course, score_with),
+        tuning=_tuning(config.tuning, denoiser, course, highest, score_with),
         chain=chain_with,
     )
 
@@ -127,7 +133,9 @@ def _optimizer(section: Any) -> optax.GradientTransformation:
     return optax.chain(optax.clip_by_global_norm(section.clip), make(section.optimizer, schedule))
 
 
-def _denoiser_stage(section: Any, denoiser: Denoiser, corrupt: Corrupt, side: int) -> Stage:
+def _denoiser_stage(
+    section: Any, denoiser: Denoiser, corrupt: Corrupt, highest: int, side: int
+) -> Stage:
     optimizer = _optimizer(section)
     loss = make(section.loss, *denoiser, corrupt)
 
@@ -145,8 +153,6 @@ def _denoiser_stage(section: Any, denoiser: Denoiser, corrupt: Corrupt, side: in
         averaged = {"denoiser": variables["averaged"]}
         value, aux = loss(averaged, images, rng)
         return {"loss": value, **aux.metrics}
-
-    highest = section.loss.get("levels", (0, 0))[-1]
 
     def corrupted(rng: jax.Array, images: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
         """Corrupted images, the same noised to the highest level, and its noise to signal."""
@@ -245,20 +251,18 @@ def _tuning(
     section: Any,
     denoiser: Denoiser,
     course: Course,
+    highest: int,
     score_with: Any,
     limits: Mapping[tuple[int, int], Limits] | None = None,
 ) -> Tuning:
     """Each start, number of steps and of draws, residual and smoothing, and each image score.
 
-    Before good images' residuals are measured chains neither adapt nor fuse.
+    Starts above the `highest` level that is trained are left out, and so are steps without a level;
+    where none is left, the config's own stay. Before good images' residuals are measured chains
+    neither adapt nor fuse.
     """
-    refuse_above(denoiser.schedule, tuning__starts=max(section.starts))
-    ways = [*filter(_is_course, dict.fromkeys(itertools.product(section.starts, section.steps)))]
-    if not ways:
-        raise ValueError(
-            f"tuning.starts {section.starts} have too few levels for tuning.steps {section.steps}: "
-            "choose higher starts, or a single step"
-        )
+    named = dict.fromkeys(itertools.product(section.starts, section.steps))
+    ways = [way for way in named if _is_course(way, highest)] or [(course.start, course.steps)]
     most = max(section.noise_draws)
     tops = {f"top {share}": share for share in section.tops}
     given = {way: _fields(limits[way] if limits else None) for way in ways}
@@ -278,7 +282,7 @@ def _tuning(
 
     def maps_of(variables: Variables, images: jax.Array) -> list[jax.Array]:
         """Maps [B, H, W] in the order of the settings; each chain is run once."""
-        maps = []
+        maps: list[jax.Array] = []
         for way in ways:
             mine = course._replace(start=way[0], steps=way[1], draws=most)
             known = limits[way] if limits else Limits(*(jnp.zeros(way[1]),) * 3)
@@ -299,7 +303,9 @@ def _tuning(
             mine = course._replace(start=way[0], steps=way[1], draws=most)
             return Limits(*jax.jit(partial(measured_limits, denoiser, mine))(variables, images))
 
-        return _tuning(section, denoiser, course, score_with, {way: of(way) for way in ways})
+        return _tuning(
+            section, denoiser, course, highest, score_with, {way: of(way) for way in ways}
+        )
 
     return Tuning(
         corrupt=None,
@@ -315,12 +321,13 @@ def _tuning(
     )
 
 
-def _is_course(way: tuple[int, int]) -> bool:
+def _is_course(way: tuple[int, int], highest: int) -> bool:
+    """Whether each step from start down has a level, of those that are trained."""
     try:
         levels_of(*way)
     except ValueError:
         return False
-    return True
+    return way[0] <= highest
 
 
 def _fields(limits: Limits | None) -> dict[str, Any]:

@@ -11,8 +11,9 @@ import optax
 import pytest
 from conftest import shrink
 
+from commands.settings import require_legal
 from configs import glad
-from diffusion_jax import losses, noise, schedule, score
+from diffusion_jax import losses, method, noise, schedule, score
 from diffusion_jax.models import UNet
 from engine import parallel, residuals
 from engine.make import make
@@ -207,6 +208,33 @@ def test_limits_are_quantiles_of_good_images(toy, images):
         np.testing.assert_allclose(found.largest[step], pixels.max(), rtol=1e-4)
 
 
+def test_limits_of_training_images_do_not_depend_on_devices(toy, images):
+    """Two steps: the mean of both batches' centres, and the largest of all residuals."""
+    course = score.Course(60, 2, 1)
+    stage = method._limits_stage(8, 16, toy.denoiser, course)
+    assert stage.num_steps == 2
+    step = parallel.per_device(stage.step, 0)
+    batches = images, 0.5 * images
+
+    def found(devices):
+        run = jax.jit(jax.vmap(step, (None, 0), None, axis_name=parallel._AXIS))
+        state = stage.init(KEY, toy.variables)
+        for batch in batches:
+            state, _ = run(state, batch.reshape(devices, -1, 8, 8, 3))
+        return state.variables["limits"]
+
+    each = [
+        score.measured_limits(toy.denoiser, course, toy.variables, jnp.asarray(batch))
+        for batch in batches
+    ]
+    for limits in (found(1), found(4)):
+        np.testing.assert_allclose(limits["centre"], (each[0].centre + each[1].centre) / 2, 1e-4)
+        np.testing.assert_allclose(limits["width"], (each[0].width + each[1].width) / 2, 1e-4)
+        np.testing.assert_allclose(
+            limits["largest"], np.maximum(each[0].largest, each[1].largest), 1e-4
+        )
+
+
 def small_config():
     config = shrink(glad.get_config())
     config.tuning.update(
@@ -220,13 +248,13 @@ def test_tuning_ranks_what_the_score_does_by_limits_of_the_calibration_images(im
     """The fields that were chosen give the score that was ranked."""
     config = small_config()
     config.tuning.update(starts=(40,), steps=(2,), smoothing=(1.0,), tops=(0.01,))
-    method = make(config.method, config, 16)
+    built = make(config.method, config, 16)
     large = np.repeat(np.repeat(images, 2, axis=1), 2, axis=2)
     variables = {}
-    for stage in method.stages:
+    for stage in built.stages:
         variables = jax.jit(stage.init)(KEY, variables).variables
-    known = method.tuning.measured(variables, large)
-    assert len(known.settings) == 1 * 1 * 2 * 2 and "limits" not in method.tuning.settings[0]
+    known = built.tuning.measured(variables, large)
+    assert len(known.settings) == 1 * 1 * 2 * 2 and "limits" not in built.tuning.settings[0]
     best = rank_candidates({"own": variables}, known, large, draws=1)[0]
     fields = {**known.settings[best.setting], **known.rules[best.rule]}
     scored = known.score(fields)(variables, large)
@@ -234,7 +262,7 @@ def test_tuning_ranks_what_the_score_does_by_limits_of_the_calibration_images(im
     np.testing.assert_allclose(scored.image, wanted.terms[best.rule], rtol=1e-4)
     np.testing.assert_allclose(scored.map, wanted.map, rtol=1e-3, atol=1e-6)
     assert np.all(np.asarray(scored.terms["level"]) <= 40)
-    shown = method.chain(fields)(variables, large)
+    shown = built.chain(fields)(variables, large)
     assert [*shown] == [
         *("image", "noised to 40", "estimate at 40", "estimate at 20"),
         *("share of the chain", "repaired"),
@@ -249,8 +277,11 @@ def test_tuning_ranks_what_the_score_does_by_limits_of_the_calibration_images(im
         ("score", {"start": 3, "steps": 4}, "choose score.start of 4 at least, or 1 step"),
         ("score", {"residual": "cubic"}, "score.residual 'cubic' must be one of squared, "),
         ("score", {"limits": ((1.0, 1.0, 1.0),)}, "score.limits are of 1 levels, and .* 2"),
-        ("tuning", {"starts": (500,)}, "tuning.starts 500 is above the last level"),
-        ("tuning", {"starts": (1,), "steps": (2,)}, "choose higher starts, or a single step"),
+        (
+            "score",
+            {"start": 131},
+            "score.start 131 is above the highest level that is trained, 130",
+        ),
         ("training", {"num_steps": 0}, "warmup_steps 1 must be less than training.num_steps 0"),
         ("diffusion", {"num_levels": 100}, "training.loss.levels 130 is above .*, 100: choose"),
     ],
@@ -267,7 +298,20 @@ def test_what_cannot_be_is_told_in_one_line(section, fields, said):
 def test_the_remedies_are_legal():
     config = small_config()
     config.data.image_size = 18
-    config.score.update(start=4, steps=4)
+    config.score.update(start=130, steps=4)
     config.diffusion.num_levels = 130
-    config.tuning.update(starts=(1,), steps=(1,))
-    make(config.method, config, 16)
+    settings = make(config.method, config, 16).tuning.settings
+    starts = {fields["start"] for fields in settings}
+    assert starts == {20, 40}
+    config.tuning.update(starts=(500,))
+    only = make(config.method, config, 16).tuning.settings
+    assert {(fields["start"], fields["steps"]) for fields in only} == {(130, 4)}
+
+
+def test_levels_out_of_order_are_told_with_their_field():
+    config = glad.get_config()
+    config.training.loss.levels = (130, 1)
+    with pytest.raises(ValueError, match="training.loss.levels=.130, 1. is not two values, the fi"):
+        require_legal(config)
+    config.training.loss.levels = (1, 130)
+    require_legal(config)

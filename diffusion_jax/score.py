@@ -40,11 +40,16 @@ class Denoiser(NamedTuple):
 
     def of(self, variables: Variables) -> Callable[[jax.Array, jax.Array], jax.Array]:
         """(noised images, noise to signal) -> estimates, by the averaged parameters."""
-        return lambda *given: self.network.apply(variables["averaged"], *given)  # type: ignore
+        return partial(_estimate, self.network, variables["averaged"])
 
     def draw(self, number: jax.Array | int, shape: tuple[Any, ...]) -> jax.Array:
         """The noise of a draw for images of `shape`, the same for all: [1, H, W, C]."""
         return self.noise(jax.random.fold_in(jax.random.key(0), number), (1, *shape[1:]))
+
+
+def _estimate(network: nn.Module, variables: Any, noised: jax.Array, ratio: jax.Array) -> jax.Array:
+    estimate: Any = network.apply(variables, noised, ratio)
+    return estimate
 
 
 class Course(NamedTuple):

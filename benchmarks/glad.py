@@ -12,6 +12,7 @@ milliseconds an image; with --made_up, the first three of made-up defects of the
 
 import argparse
 import json
+import math
 import time
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
@@ -112,20 +113,19 @@ def on_test(run: Run) -> Iterator[tuple[str, dict[str, float]]]:
             made = jax.device_get(scorer(run.variables, batch))
             parts.append((made.image, made.map))
         seconds = time.perf_counter() - start
-        image, maps = (
-            np.concatenate(each)[: len(test.images)] for each in zip(*parts, strict=True)
-        )
+        images_of, maps_of = zip(*parts, strict=True)
+        image = np.concatenate(images_of)[: len(test.images)]
+        maps = np.concatenate(maps_of)[: len(test.images)]
         pairs = at_one_size((test.masks[i] for i in known), (maps[i] for i in known), maps.shape[1])
         masks, values = (np.stack(each).ravel() for each in zip(*pairs, strict=True))
-        yield (
-            way.name,
-            {
-                "image AUROC": metrics.roc_auc_score(test.labels, image),
-                "pixel AUROC": metrics.roc_auc_score(masks, values),
-                "pixel AP": metrics.average_precision_score(masks, values),
-                "ms an image": 1000 * seconds / (_BATCH * len(batches)),
-            },
-        )
+        both = masks.any()  # without a defect's mask there is nothing to be found
+        row = {
+            "image AUROC": metrics.roc_auc_score(test.labels, image),
+            "pixel AUROC": metrics.roc_auc_score(masks, values) if both else math.nan,
+            "pixel AP": metrics.average_precision_score(masks, values) if both else math.nan,
+            "ms an image": 1000 * seconds / (_BATCH * len(batches)),
+        }
+        yield way.name, row
 
 
 def on_made_up(run: Run) -> dict[str, dict[str, float]]:

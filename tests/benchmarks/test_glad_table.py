@@ -35,10 +35,12 @@ def test_metrics_of_test_images_by_hand():
     ((name, row),) = glad.on_test(run)
     values = images.mean(-1)
     assert name == way.name and row["ms an image"] > 0
-    assert row["image AUROC"] == pytest.approx(roc_auc_score(labels, values.max((1, 2))))
-    assert row["pixel AUROC"] == pytest.approx(roc_auc_score(masks.ravel(), values.ravel()))
+    wanted = roc_auc_score(labels, values.max((1, 2)))
+    assert row["image AUROC"] == pytest.approx(wanted, abs=1e-3)  # rounding makes and breaks ties
+    wanted = roc_auc_score(masks.ravel(), values.ravel())
+    assert row["pixel AUROC"] == pytest.approx(wanted, abs=1e-3)
     wanted = average_precision_score(masks.ravel(), values.ravel())
-    assert row["pixel AP"] == pytest.approx(wanted)
+    assert row["pixel AP"] == pytest.approx(wanted, abs=1e-3)
     assert f"| {way.name} | {row['image AUROC']:.3f} |" in glad.table({name: row})
     test.masks[:] = [mask if not mask.any() else None for mask in masks]
     ((_, without),) = glad.on_test(run)

@@ -77,7 +77,7 @@ def evaluate(
     with held(workdir):
         splits = inputs.load(config, facts)
         judgement.warn_of_few(splits)
-        facts = rejoin(config, workdir)
+        facts = rejoin(config, workdir, inputs.facts_of(config, splits))
         before, now = usable_sources(workdir), inputs.sources_of(splits)
         if before and (what := changes(before.all(), now.all())):
             logging.warning("Images have changed since %s was last evaluated: %s.", workdir, what)

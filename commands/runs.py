@@ -25,6 +25,19 @@ FREE = (
 )
 
 
+LABELLED = ("data.labelled", "data.labelled_kind", "data.labelled_digest")
+
+
+def free_of(config: ConfigDict, method: Method) -> tuple[str, ...]:
+    """`FREE`, and which defective images are labelled, for a method that learns nothing from them.
+
+    One that does is bound to these images, wherever their folder is.
+    """
+    if not method.labelled:
+        return (*FREE, *LABELLED)
+    return (*FREE, "data.labelled") if inputs.defects_of(config).folder else FREE
+
+
 class RunNetworks(NamedTuple):
     """Networks that score."""
 
@@ -100,8 +113,13 @@ def trained_facts(workdir: str) -> Facts:
     return read_facts(workdir)
 
 
-def rejoin(config: ConfigDict, workdir: str) -> Facts:
+def rejoin(config: ConfigDict, workdir: str, facts: Facts | None = None) -> Facts:
     """Holds `config` against that of the trained workdir, which gets its free fields.
+
+    Args:
+      config: of an evaluation, say.
+      workdir: of the trained run.
+      facts: of the images as they are now, of which the labelled ones count.
 
     Returns:
       The facts of the data that was trained on.
@@ -110,8 +128,10 @@ def rejoin(config: ConfigDict, workdir: str) -> Facts:
       FileNotFoundError: no run has claimed the workdir.
       ValueError: the workdir belongs to another experiment.
     """
-    facts = trained_facts(workdir)
-    claim(workdir, config.to_dict(), facts, free=FREE, main=parallel.is_main())
+    trained = trained_facts(workdir)
+    free = free_of(config, inputs.method_of(config, trained))
+    facts = trained._replace(labelled_digest=(facts or trained).labelled_digest)
+    claim(workdir, config.to_dict(), facts, free=free, main=parallel.is_main())
     return facts
 
 

@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 
 from commands import inputs
 from commands.evaluate import evaluate_run, require_judgement
-from commands.runs import FREE, held, refuse_changed, whole_path
+from commands.runs import LABELLED, free_of, held, refuse_changed, whole_path
 from data import pipeline
 from engine import checkpoint, hosts, parallel
 from engine.method import Method
@@ -59,7 +59,8 @@ def train_networks(
     """Binds the workdir to the config and trains what is not yet trained."""
     pictures = inputs.load_textures(config, inputs.reading_of(config, facts))
     method = inputs.method_of(config, facts, *pictures)
-    training = inputs.training_batches(config, np.asarray(splits.train.images))
+    few = splits.labelled and np.asarray(splits.labelled.images)
+    training = inputs.training_batches(config, np.asarray(splits.train.images), few)
     _bind(workdir, config, facts, method, reuse, inputs.sources_of(splits))
     train_stages(
         method,
@@ -81,18 +82,23 @@ def _bind(
 ) -> None:
     """Binds the workdir to a config that can be trained, so that a corrected one may follow."""
     require_divisible(method)
-    settings, main_process = config.to_dict(), parallel.is_main()
+    settings, main_process, free = config.to_dict(), parallel.is_main(), free_of(config, method)
     hosts.require_same(json.dumps([settings, facts]), "the config and the images")
     refuse_changed(workdir, facts, images)
-    claim(workdir, settings, facts, free=FREE, main=False)
+    claim(workdir, settings, facts, free=free, main=False)
     if reuse:
-        stages = {stage.name: stage.num_steps for stage in method.stages}
-        source, free = whole_path(reuse), (*FREE, *_NO_STAGES)
+        # Those that learn from labelled images are trained anew: others may be labelled now.
+        rest = [stage for stage in method.stages if not stage.labelled] or method.stages
+        stages = {stage.name: stage.num_steps for stage in rest}
+        source = whole_path(reuse)
         refuse_changed(source, facts, images)
-        taken = reuse_stages(source, workdir, stages, settings, facts, free=free, main=main_process)
+        others = (*free, *_NO_STAGES, *(() if rest is method.stages else LABELLED))
+        taken = reuse_stages(
+            source, workdir, stages, settings, facts, free=others, main=main_process
+        )
         logging.info("Stages taken over from %s: %s.", source, ", ".join(taken) or "none")
     bound = checkpoint.exist(workdir)
-    claim(workdir, settings, facts, free=FREE, main=main_process)
+    claim(workdir, settings, facts, free=free, main=main_process)
     if main_process and not bound:
         forget_choice(workdir)  # of networks that are not there any more
     if main_process and not (bound and usable_sources(workdir)):

@@ -78,5 +78,5 @@ def get_config(category: str = "bottle") -> ConfigDict:
     if category == "demo":
         config.data.update(image_size=64, labelled="5")
         config.trunk.update(fold=2, features=(16, 32, 64), blocks=1)
-        config.training.num_steps = 300
+        config.training.num_steps = 500
     return config

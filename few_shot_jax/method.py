@@ -152,8 +152,9 @@ def _deviation_stage(
 
     def pictures(variables: Variables, images: jax.Array) -> Mapping[str, jax.Array]:
         images = images[:, :side, :side]
-        corrupted, _ = corrupt(jax.random.key(0), images)
-        return {"good": _beside(see, variables, images), "corrupted": _beside(see, variables, corrupted)}
+        maps = enlarged(see(variables, images).map, images.shape[1:3])
+        maps = 2 * maps / jnp.maximum(maps.max(), 1e-6) - 1  # one scale for all
+        return {"maps": jnp.concatenate([images, jnp.repeat(maps[..., None], 3, -1)], axis=2)}
 
     return Stage(
         "deviation",
@@ -165,10 +166,3 @@ def _deviation_stage(
         preview=partial(preview, corrupt, side),
         labelled=True,
     )
-
-
-def _beside(see: SeeFn, variables: Variables, images: jax.Array) -> jax.Array:
-    """Images and their maps, on one scale, side by side: [B, H, 2 W, C]."""
-    maps = enlarged(see(variables, images).map, images.shape[1:3])
-    maps = 2 * maps / jnp.maximum(maps.max(), 1e-6) - 1
-    return jnp.concatenate([images, jnp.repeat(maps[..., None], 3, axis=-1)], axis=2)

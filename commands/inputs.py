@@ -33,7 +33,7 @@ def located(config: ConfigDict, workdir: str) -> FrozenConfigDict:
     if settings.data.category == "demo":
         settings.data.root = settings.data.prepared = os.path.join(workdir, "data")
     settings.data.root = os.path.abspath(os.path.expanduser(settings.data.root))
-    if (folder := defects_of(settings).folder):
+    if folder := defects_of(settings).folder:
         settings.data.labelled = os.path.abspath(folder)
     if settings.data.folder:
         settings.data.folder = os.path.abspath(os.path.expanduser(settings.data.folder))
@@ -50,7 +50,9 @@ def refuse_inside(config: ConfigDict, folder: str, flag: str) -> None:
     data = config.data
     where = data.folder or os.path.join(data.root, data.category)
     read = [] if data.category == "demo" else [where]
-    read += filter(None, [config.get("corruption", {}).get("textures", ""), defects_of(config).folder])
+    read += filter(
+        None, [config.get("corruption", {}).get("textures", ""), defects_of(config).folder]
+    )
     for place in read:
         if is_inside(folder, place):
             raise ValueError(

@@ -24,7 +24,13 @@ _NEEDED = {
     "every": ("log", "save", "pictures"),
     "method": ("fn",),
 }
-_STAGES = ("gan", "encoding", "training", "head_training", "labelled_training")  # of our methods, likewise
+_STAGES = (
+    "gan",
+    "encoding",
+    "training",
+    "head_training",
+    "labelled_training",
+)  # of our methods, likewise
 # What our methods read besides these: networks, and how images are corrupted, scored and tuned for.
 _SECTIONS = (
     *("generator", "critic", "encoder", "autoencoder", "head", "latent", "trunk", "scorer"),

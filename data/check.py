@@ -186,9 +186,7 @@ def _with_labelled(
     except ValueError as error:
         return images, [one_line(error)]
     first = len(files.train)
-    taken = [
-        each._replace(use=LABELLED) if each.name in names else each for each in images[first:]
-    ]
+    taken = [each._replace(use=LABELLED) if each.name in names else each for each in images[first:]]
     return images[:first] + taken, []
 
 

@@ -133,7 +133,9 @@ def require_apart(labelled: Images, others: Iterable[Images]) -> None:
 
     It would be learnt as defective and called good, or be tested with.
     """
-    names = {image.tobytes(): path for image, path in zip(labelled.images, labelled.paths)}
+    names = {
+        image.tobytes(): path for image, path in zip(labelled.images, labelled.paths, strict=True)
+    }
     same = [
         f"{names[content]} and {path}"
         for part in others

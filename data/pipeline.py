@@ -403,7 +403,7 @@ def _warn_of_missing_masks(images: Images, *, expected: bool) -> None:
 def _split(images: Decoded, seed: int, share: float, test: bool, defects: Asked) -> Splits:
     count, pick = len(images.train.paths), images.pick_test
     parts = sampling.split(seed, count, share, pick_test=pick)
-    train, calibration, picked = (_take(images.train, indices) for indices in parts)
+    train, calibration, picked = (taken(images.train, indices) for indices in parts)
     tested, chosen = images.test, None
     if defects.number and test:
         tested, chosen = _apart(images.test, seed, defects)
@@ -415,7 +415,7 @@ def _apart(test: Images, seed: int, defects: Asked) -> tuple[Images, Images]:
     """The test images without those that are labelled, and these."""
     names = labelled.choose(seed, test.paths, test.defects, defects.number, defects.kind)
     mine = np.isin(np.array(test.paths, object), np.array(names, object))
-    return _take(test, np.flatnonzero(~mine)), _take(test, np.flatnonzero(mine))
+    return taken(test, np.flatnonzero(~mine)), taken(test, np.flatnonzero(mine))
 
 
 def _with_good(bad: Images, good: Images) -> Images:
@@ -439,7 +439,8 @@ def _joined(bad: np.ndarray | Rows, good: np.ndarray | Rows) -> np.ndarray | Row
     return np.concatenate([bad, good])
 
 
-def _take(images: Images, indices: np.ndarray) -> Images:
+def taken(images: Images, indices: np.ndarray) -> Images:
+    """The images at the indices, int [M]."""
     all_images = images.images
     return Images(
         all_images.take(indices) if isinstance(all_images, Rows) else all_images[indices],

@@ -205,8 +205,10 @@ def labelled_draws(
     of its images before one comes again; without labelled images the second is of normal ones too.
     The other arguments, and what is drawn, are those of `draws`.
     """
-    options = {"flip": flip, "rotation": rotation, "room": room}
-    normal, labelled = (draws(n, **options) for n in (num_normal, num_labelled or num_normal))
+    normal, labelled = (
+        draws(count, flip=flip, rotation=rotation, room=room)
+        for count in (num_normal, num_labelled or num_normal)
+    )
     first = num_normal if num_labelled else 0
 
     def draw(

@@ -57,9 +57,7 @@ def deviation_loss(
       lighting: by how much light changes from image to image; 0: not at all.
     """
 
-    def loss_fn(
-        variables: Variables, images: jax.Array, rng: jax.Array
-    ) -> tuple[jax.Array, Aux]:
+    def loss_fn(variables: Variables, images: jax.Array, rng: jax.Array) -> tuple[jax.Array, Aux]:
         rows_rng, reference_rng = jax.random.split(rng)
         batch = both_rows(rows_rng, images, corrupt, corrupted, lighting)
         score = see(variables, batch.images).score
@@ -98,9 +96,7 @@ def metric_loss(
       ValueError: the network's head has no embedding.
     """
 
-    def loss_fn(
-        variables: Variables, images: jax.Array, rng: jax.Array
-    ) -> tuple[jax.Array, Aux]:
+    def loss_fn(variables: Variables, images: jax.Array, rng: jax.Array) -> tuple[jax.Array, Aux]:
         batch = both_rows(rng, images, corrupt, corrupted, lighting)
         seen = see(variables, batch.images)
         if seen.embedding is None or seen.boundary is None or seen.entropy is None:

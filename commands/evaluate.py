@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from absl import logging
 from ml_collections import ConfigDict
 
-from commands import inputs
+from commands import ensemble, inputs
 from commands.leave_one_out import ranks_left_out
 from commands.runs import (
     RunNetworks,
@@ -21,7 +21,6 @@ from data import pipeline
 from data.decoded import Images
 from engine import parallel, startup
 from engine.log import REPORT
-from engine.method import Method
 from engine.sources import changes, usable_sources, write_sources
 from engine.workdir import Facts
 from evaluation import evaluate as evaluation
@@ -54,19 +53,21 @@ class Judgement(NamedTuple):
         if shortfall := threshold.shortfall(self.false_alarm_rate, count, good):
             logging.warning("%s", shortfall)
 
-    def costs_of(self, splits: pipeline.Splits, method: Method) -> Costs | None:
+    def costs_of(self, splits: pipeline.Splits, learns: bool) -> Costs | None:
         """What the threshold is chosen by, of these images; None: by the false-alarm rate.
+
+        `learns`: whether the method learns from labelled images.
 
         Raises:
           ValueError: there are too few labelled images for it, or for leaving one out.
         """
         count = None if splits.labelled is None else len(splits.labelled.images)
-        if self.leave_one_out and method.labelled and (count or 0) < 2:
+        if self.leave_one_out and learns and (count or 0) < 2:
             raise ValueError(
                 f"threshold.leave_one_out takes 2 labelled images at least, and there are "
                 f"{count or 0}: label more with data.labelled, or set it to False"
             )
-        return require_costs(self.costs, count, tested=self.leave_one_out or not method.labelled)
+        return require_costs(self.costs, count, tested=self.leave_one_out or not learns)
 
 
 def require_judgement(config: ConfigDict) -> Judgement:
@@ -96,6 +97,8 @@ def evaluate(
       ValueError, OSError: one line that says what is wrong and the way out.
     """
     workdir = whole_path(workdir)
+    if "members" in config:
+        return _evaluate_ensemble(config, workdir, save_maps=save_maps)
     config = inputs.located(config, workdir)
     judgement = require_judgement(config)
     facts = trained_facts(workdir)
@@ -103,7 +106,7 @@ def evaluate(
         splits = inputs.load(config, facts)
         judgement.warn_of_few(splits)
         facts = rejoin(config, workdir, inputs.facts_of(config, splits))
-        judgement.costs_of(splits, inputs.method_of(config, facts))
+        judgement.costs_of(splits, inputs.method_of(config, facts).labelled)
         before, now = usable_sources(workdir), inputs.sources_of(splits)
         if before and (what := changes(before.all(), now.all())):
             logging.warning("Images have changed since %s was last evaluated: %s.", workdir, what)
@@ -115,6 +118,19 @@ def evaluate(
         )
 
 
+def _evaluate_ensemble(config: ConfigDict, workdir: str, *, save_maps: bool) -> dict[str, Any]:
+    members = ensemble.members_of(config)
+    config = inputs.located(ensemble.settings_of(config, members), workdir)
+    judgement, facts = require_judgement(config), members[1].facts
+    with held(workdir):
+        splits = inputs.load(config, facts)
+        ensemble.bind(config, facts, workdir)
+        networks = ensemble.joined(members, ensemble.measured(members, splits))
+        return evaluate_run(
+            config, facts, judgement, workdir, splits, networks=networks, save_maps=save_maps
+        )
+
+
 def evaluate_run(
     config: ConfigDict,
     facts: Facts,
@@ -123,18 +139,22 @@ def evaluate_run(
     splits: pipeline.Splits,
     *,
     left_out: Sequence[int] | None = None,
+    networks: RunNetworks | None = None,
     save_maps: bool = False,
 ) -> dict[str, Any]:
     """Scores the images with the networks in `workdir`, and writes and prints what comes of it.
 
-    `left_out` are the ranks of the labelled images by networks that have not seen them.
+    `left_out` are the ranks of the labelled images by networks that have not seen them; `networks`
+    are those of an ensemble, by default the workdir's own.
     """
     if not parallel.is_main():
         return {}
     startup.give_back_memory()
-    networks = restore_networks(config, facts, workdir)
-    learns = networks.method.labelled
-    costs = judgement.costs_of(splits, networks.method)
+    learns = networks is not None  # one member of an ensemble has
+    if networks is None:
+        networks = restore_networks(config, facts, workdir)
+        learns = networks.method.labelled
+    costs = judgement.costs_of(splits, learns)
     labelled = splits.labelled and LabelledDefects(splits.labelled, learns, left_out, costs)
     outcome = evaluation.evaluate_test_set(
         scorer_of(networks.method, networks.variables),

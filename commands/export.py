@@ -7,7 +7,8 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from commands import inputs
-from commands.runs import free_of, restore_detector, whole_path
+from commands.detector import restore_detector
+from commands.runs import free_of, whole_path
 from deploy.export import require_new_folder, write_export
 from engine.sources import changes, read_sources
 from engine.workdir import claim

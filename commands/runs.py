@@ -1,21 +1,17 @@
 """A run's networks, from its workdir, with what was chosen for them."""
 
 import os
-from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
 
-import numpy as np
-from ml_collections import ConfigDict, FrozenConfigDict
+from ml_collections import ConfigDict
 
 from commands import inputs
-from data import sampling
 from engine import checkpoint, parallel
-from engine.method import Method, Score, Variables
+from engine.method import Method, Variables
 from engine.sources import Sources, changes, usable_sources
 from engine.workdir import Facts, claim, hold, read_config, read_facts
-from evaluation.scoring import restore, scorer_of
-from evaluation.threshold import Threshold, read_threshold
+from evaluation.scoring import restore
 from evaluation.tuning import read_choice
 
 # What of a config says where images lie and how a run is watched and judged, not what it learns.
@@ -46,20 +42,6 @@ class RunNetworks(NamedTuple):
     origin: dict[str, Any]  # folder, stage, step, and these fields
 
 
-class Detector(NamedTuple):
-    """A finished workdir."""
-
-    config: FrozenConfigDict
-    facts: Facts
-    networks: RunNetworks
-    threshold: Threshold
-
-    def scorer(self) -> Callable[[np.ndarray], Score]:
-        """Of uint8 [B, S, S, 3]."""
-        scorer = scorer_of(self.networks.method, self.networks.variables)
-        return lambda pixels: scorer(sampling.scale(pixels))
-
-
 def whole_path(folder: str | os.PathLike[str]) -> str:
     """The folder's whole path: `~` is the user's own folder, as in a shell."""
     return os.path.abspath(os.path.expanduser(folder))
@@ -88,18 +70,6 @@ def restore_networks(config: ConfigDict, facts: Facts, workdir: str) -> RunNetwo
     variables, step = restore(method, folder)
     origin = {"folder": os.path.relpath(folder, workdir), "stage": method.stages[-1].name}
     return RunNetworks(method, variables, {**origin, "step": step, "score": chosen})
-
-
-def restore_detector(workdir: str) -> Detector:
-    """What a workdir decides with.
-
-    Raises:
-      ValueError, OSError: it is not trained to its end, damaged, or has no threshold.json.
-    """
-    config, facts = FrozenConfigDict(read_config(workdir)), read_facts(workdir)
-    networks = restore_networks(config, facts, workdir)
-    require_finished(networks.method, networks.origin["step"], workdir)
-    return Detector(config, facts, networks, read_threshold(workdir, networks.origin))
 
 
 def trained_facts(workdir: str) -> Facts:

@@ -34,6 +34,7 @@ _STAGES = (
 # What our methods read besides these: networks, and how images are corrupted, scored and tuned for.
 _SECTIONS = (
     *("generator", "critic", "encoder", "autoencoder", "head", "latent", "trunk", "scorer"),
+    "members",
     *("corruption", "patches", "score", "tuning"),
 )
 _MOST = 10**9
@@ -110,6 +111,7 @@ RULES: Mapping[str, Rule] = {
     "seed": _whole(0, 2**32 - 1),
     **dict.fromkeys(("name", "fn", "category", "root", "folder", "prepared"), _TEXT),
     **dict.fromkeys(("textures", "metrics", "labelled", "labelled_kind"), _TEXT),
+    **dict.fromkeys(("unsupervised", "few_shot"), _TEXT),
     # data
     "image_size": _whole(8, 2**14),
     "crop": _SIDE,

@@ -31,7 +31,7 @@ def train(
         splits = inputs.load(config)
         judgement.warn_of_few(splits)
         facts = inputs.facts_of(config, splits)
-        judgement.costs_of(splits, inputs.method_of(config, facts))
+        judgement.costs_of(splits, inputs.method_of(config, facts).labelled)
         train_networks(config, facts, workdir, splits, reuse=reuse)
         left_out = None
         if judgement.leave_one_out:

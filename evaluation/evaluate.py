@@ -71,7 +71,12 @@ def evaluate_test_set(
     """
     threshold.require_count(count := len(calibration.images), count)
     normal = score_to_disk(scorer, batches(calibration.images, batch_size), batch_size, workdir)
-    ranks = _ranks(scorer, labelled, normal.image, lambda images: batches(images, batch_size))
+    ranks = None
+    if labelled and labelled.trained_on:
+        ranks = labelled.left_out
+    elif labelled:
+        few = scores(scorer, batches(labelled.images.images, batch_size), batch_size)
+        ranks = ranks_of(normal.image, np.concatenate([batch.image for batch in few])).tolist()
     point, rate = None, false_alarm_rate
     if labelled and labelled.costs and ranks is not None:
         point = cheapest(ranks, count, labelled.costs)
@@ -110,19 +115,6 @@ def evaluate_test_set(
             test.masks, test.labels, score.map, test.sizes, folder=workdir
         )
     return Evaluation(results, scored, normal, calibrated, history)
-
-
-def _ranks(
-    scorer: Scorer,
-    labelled: LabelledDefects | None,
-    calibration: np.ndarray,
-    batches: Callable[[Any], Iterable[np.ndarray]],
-) -> Any:
-    """The rank of each labelled image by a network that has not seen it; None without such."""
-    if labelled is None or labelled.trained_on:
-        return labelled and labelled.left_out
-    found = [batch.image for batch in scores(scorer, batches(labelled.images.images), 0)]
-    return ranks_of(calibration, np.concatenate(found))
 
 
 def _misses(labelled: LabelledDefects, ranks: Any, count: int, point: int) -> Misses:

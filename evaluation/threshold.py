@@ -270,6 +270,25 @@ def write_threshold(workdir: str, threshold: Threshold, network: Mapping[str, An
     write_text(os.path.join(workdir, THRESHOLD_FILE), text + "\n")
 
 
+def read_network(workdir: str) -> dict[str, Any]:
+    """Of which networks and score a workdir's threshold is, as `write_threshold` was told.
+
+    Raises:
+      FileNotFoundError: there is none.
+      ValueError: the file is damaged.
+    """
+    path = os.path.join(workdir, THRESHOLD_FILE)
+    remedy = f"run python main.py --mode=evaluate --workdir={workdir}"
+    try:
+        with open(path, encoding="utf-8") as file:
+            network: dict[str, Any] = json.load(file)["network"]
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"{path} does not exist: {remedy} first") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path} is damaged ({error!r}): {remedy} again") from error
+    return network
+
+
 def read_threshold(workdir: str, network: Mapping[str, Any]) -> Threshold:
     """What `write_threshold` wrote for the same networks and score.
 

@@ -47,8 +47,8 @@ def members_of(config: ConfigDict) -> list[Member]:
     one, other = members
     if one.facts.digest != other.facts.digest:
         raise ValueError(
-            f"{one.workdir} and {other.workdir} were trained on other good images, so that what one "
-            "holds out the other may know: train both with the same images, seed and "
+            f"{one.workdir} and {other.workdir} were trained on other good images, so that what "
+            "one holds out the other may know: train both with the same images, seed and "
             "data.calibration"
         )
     sizes = [each.config.data.image_size for each in members]

@@ -163,8 +163,8 @@ def require_method(config: ConfigDict, num_train: int = _MANY) -> None:
     """Raises ValueError for what is wrong with networks and score, before an image is read."""
     if "members" in config:
         raise ValueError(
-            "an ensemble is not trained: python main.py --mode=evaluate --config=configs/ensemble.py "
-            "makes one of two finished runs"
+            "an ensemble is not trained: python main.py --mode=evaluate "
+            "--config=configs/ensemble.py makes one of two finished runs"
         )
     method = method_of(config, Facts(num_train, ""))
     try:

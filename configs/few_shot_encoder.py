@@ -1,6 +1,7 @@
 """DevNet on the encoder of a self-supervised run, which is trained on the good images first.
 
-python main.py --config=configs/few_shot_encoder.py:bottle --config.data.root=D --reuse=W --workdir=E
+python main.py --config=configs/few_shot_encoder.py:bottle --config.data.root=DIR \
+    --reuse=W --workdir=E
 
 W is the workdir of a run of configs/ssae_small.py. Without `--reuse` that stage is trained here, so
 that its weights are the project's own in any case, where the paper's are ImageNet's. What else the

@@ -36,6 +36,8 @@ from storage.files import some_of
 from storage.rows import Bytes, Masks, Rows
 
 NONE_ASKED = Asked()
+"""No labelled images."""
+
 _THREADS = 8  # an image of 89 million pixels takes 1 GB while it is decoded
 _T = TypeVar("_T")
 

@@ -135,6 +135,7 @@ def test_each_labelled_image_is_left_out_once(root, run, tmp_path):
     assert not results["threshold"]["guaranteed"]
 
 
+@pytest.mark.long
 def test_the_encoder_of_a_self_supervised_run_rests(root, tmp_path):
     config = few_shot_encoder.get_config("nut")
     config.data.update(image_size=16, root=str(root), prepared=str(root / "prepared"))

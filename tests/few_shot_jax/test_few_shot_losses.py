@@ -181,7 +181,7 @@ def test_a_step_on_eight_devices_is_that_on_one(kind):
     head = DeviationHead() if kind == "deviation" else MetricHead(width=4)
     network = Scorer(ResidualTrunk(2, (4,), 1), head)
     make = {"deviation": losses.deviation_loss, "metric": losses.metric_loss}[kind]
-    loss_fn = make(lambda v, images: network.apply(v["scorer"], images), brighter)
+    loss_fn = make(lambda v, images: network.apply(v["scorer"], images), brighter, lighting=0.0)
     optimizer = optax.sgd(0.1)
     variables = {"scorer": network.init(jax.random.key(0), IMAGES[0, :1])}
     state = init_state(variables, {"scorer": optimizer})
@@ -202,12 +202,12 @@ def test_a_step_on_eight_devices_is_that_on_one(kind):
         return jax.device_get((new.variables, metrics))
 
     one, eight = trained(1), trained(8)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-6), one, eight)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=3e-5), one, eight)
     moved = jax.tree.map(lambda a, b: np.abs(a - b).max(), one[0], variables)
-    assert max(jax.tree.leaves(moved)) > 1e-4
+    assert max(jax.tree.leaves(moved)) > 1e-3  # and not for want of a step
 
 
 def test_the_metric_loss_says_which_head_it_needs():
-    loss_fn = losses.metric_loss(mean_of, brighter)
+    loss_fn = losses.metric_loss(mean_of, brighter, lighting=0.0)
     with pytest.raises(ValueError, match="needs few_shot_jax.models:MetricHead as head.fn"):
         loss_fn(constant(1.0), IMAGES, jax.random.key(0))

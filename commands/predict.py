@@ -8,7 +8,8 @@ import numpy as np
 from PIL import Image
 
 from commands import inputs
-from commands.runs import restore_detector, whole_path
+from commands.detector import restore_detector
+from commands.runs import whole_path
 from data import photos
 from data.images import hardly_seen, white_level_line
 from data.photos import Photo

@@ -7,8 +7,9 @@ import numpy as np
 from ml_collections import ConfigDict, FrozenConfigDict
 
 from commands.settings import require_legal
-from data import demo, pipeline, scan, textures
+from data import clip_demo, clips, demo, pipeline, sampling, scan, textures
 from data.images import MOST_PIXELS, Reading
+from data.windows import Windows
 from engine import batches, hosts
 from engine.brightness import training_brightness, with_correction
 from engine.make import make
@@ -67,7 +68,7 @@ def load(config: ConfigDict, facts: Facts | None = None) -> pipeline.Splits:
     """The images of a `located` config; those of the category 'demo' are generated first."""
     with hosts.main_first("images"):
         if config.data.category == "demo":
-            demo.generate_demo(config.data.root)
+            (clip_demo.generate_clips if of_clips(config) else demo.generate_demo)(config.data.root)
         return read(config, facts)
 
 
@@ -85,6 +86,17 @@ def read(config: ConfigDict, facts: Facts | None = None, *, test: bool = True) -
             f"data.white_level {white_level} is not that of the run, {facts.white_level or 0}: "
             "train into another workdir"
         )
+    if of_clips(config):
+        return clips.load_clips(
+            config.data.category,
+            config.data.root,
+            clip_settings(config, Reading(white_level or None, _max_pixels(config))),
+            calibration=config.data.calibration,
+            seed=config.seed,
+            data_dir=config.data.prepared,
+            folder=config.data.folder,
+            test=test,
+        )
     return pipeline.load_splits(
         config.data.category,
         config.data.root,
@@ -97,6 +109,33 @@ def read(config: ConfigDict, facts: Facts | None = None, *, test: bool = True) -
         white_level=facts.white_level if facts else white_level,
         max_pixels=_max_pixels(config),
     )
+
+
+def of_clips(config: ConfigDict) -> bool:
+    """Whether the config's images are windows of clips."""
+    return "clips" in config
+
+
+def clip_settings(config: ConfigDict, reading: Reading) -> clips.ClipSettings:
+    """How the config reads and cuts clips.
+
+    Raises:
+      ValueError: it asks for what is done to images alone.
+    """
+    data, section = config.data, config.clips
+    for name in ("rotation", "brightness"):
+        if data[name]:
+            raise ValueError(f"data.{name}={data[name]} is for images: leave it out for clips")
+    if not data.resident:
+        raise ValueError("data.resident=False is for images: the frames of clips stay on the device")
+    span = (section.frames - 1) * max(section.strides) + 1
+    return clips.ClipSettings((data.image_size, data.width), section.frames, span, reading)
+
+
+def image_shape(config: ConfigDict) -> tuple[int, int, int]:
+    """[H, W, C] of what a network of the config scores."""
+    side = config.data.image_size
+    return (side, config.data.width, config.clips.frames) if of_clips(config) else (side, side, 3)
 
 
 def reading_of(config: ConfigDict, facts: Facts) -> Reading:
@@ -146,7 +185,7 @@ def require_method(config: ConfigDict, num_train: int = _MANY) -> None:
     """Raises ValueError for what is wrong with networks and score, before an image is read."""
     method = method_of(config, Facts(num_train, ""))
     try:
-        require_score(method, config.data.image_size)
+        require_score(method, image_shape(config))
     except ValueError:
         raise
     except Exception as error:  # a score may be the user's own, and raise anything
@@ -161,8 +200,12 @@ def augmentation(config: ConfigDict) -> dict[str, Any]:
     return {"flip": config.data.flip, "crop": crop, "rotation": config.data.rotation}
 
 
-def training_batches(config: ConfigDict, images: np.ndarray) -> batches.Batches:
+def training_batches(config: ConfigDict, images: Any) -> batches.Batches:
     """Training batches, gathered on the device where the config allows and the images fit."""
+    if isinstance(images, Windows):
+        draws = sampling.draws(len(images), flip=config.data.flip)
+        return batches.windowed(images.frames, images.starts, draws, length=images.length)
+    images = np.asarray(images)
     options = augmentation(config)
     draws = pipeline.train_draws(images, **options)
     streamed = pipeline.train_images(images, draws)

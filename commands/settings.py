@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict, FrozenConfigDict
 
-_OURS = ("fanogan_jax", "ae_jax", "contrario_jax", "optax")
+_OURS = ("fanogan_jax", "ae_jax", "contrario_jax", "video_jax", "optax")
 # What commands/ read: the sections have these fields, and no others but those of `RULES`.
 _NEEDED = {
     "data": (
@@ -29,6 +29,7 @@ _STAGES = ("gan", "encoding", "training", "head_training")  # of our methods, li
 _SECTIONS = (
     *("generator", "critic", "encoder", "autoencoder", "head", "latent"),
     *("corruption", "patches", "score", "tuning"),
+    *("clips", "spatial", "temporal", "pseudo", "statistics"),
 )
 _MOST = 10**9
 
@@ -112,6 +113,10 @@ RULES: Mapping[str, Rule] = {
     "white_level": _either(_one_of(0), _whole(255, 65535)),
     "max_pixels": _whole(64, 2**40),
     **dict.fromkeys(("flip", "brightness", "resident"), _FLAG),
+    # clips
+    "data.width": _whole(8, 2**14),
+    "frames": _whole(3, 1024),
+    "strides": _each(_whole(1, 64)),
     # judgement
     "false_alarm_rate": _number(0, 1, low_too=False, high_too=False),
     "false_regions": _number(0, 1e6, low_too=False),
@@ -121,7 +126,7 @@ RULES: Mapping[str, Rule] = {
     "features": _each(_SIZE),
     "head.features": _each(_SIZE, 2, 2),
     "dilations": _each(_SIZE),
-    **dict.fromkeys(("width", "branch", "blocks", "convolutions", "fold"), _SIZE),
+    **dict.fromkeys(("width", "branch", "blocks", "convolutions", "fold", "bottleneck"), _SIZE),
     "halvings": _whole(0, 4),
     **dict.fromkeys(("transposed", "sspcab", "skips"), _FLAG),
     "dtype": _one_of("float32", "bfloat16"),
@@ -152,13 +157,18 @@ RULES: Mapping[str, Rule] = {
     "opacity": _ascending(_SOME),
     "clean": _SHARE,
     **dict.fromkeys(("weights.patches", "weights.seamless"), _WEIGHT),
+    # pseudo-anomalies
+    "share": _SHARE,
+    "move": _whole(0, 1024),
+    "mix": _ascending(_SHARE),
     # patches
     "reference": _one_of("training", "image"),
     "patches.side": _whole(1, 63),
     "scales": _each(_whole(1, 64)),
     "floor": _DECAY,
     # scores
-    **dict.fromkeys(("kappa", "feature_weight"), _WEIGHT),
+    **dict.fromkeys(("kappa", "feature_weight", "weight"), _WEIGHT),
+    "by_place": _FLAG,
     "stride": _whole(1, 2**14),
     "smoothing": _number(0, 1e3),
     "map": _MAPS,

@@ -4,7 +4,6 @@ import json
 import os
 from typing import Any
 
-import numpy as np
 from absl import logging
 from ml_collections import ConfigDict
 
@@ -59,7 +58,7 @@ def train_networks(
     """Binds the workdir to the config and trains what is not yet trained."""
     pictures = inputs.load_textures(config, inputs.reading_of(config, facts))
     method = inputs.method_of(config, facts, *pictures)
-    training = inputs.training_batches(config, np.asarray(splits.train.images))
+    training = inputs.training_batches(config, splits.train.images)
     _bind(workdir, config, facts, method, reuse, inputs.sources_of(splits))
     train_stages(
         method,

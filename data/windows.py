@@ -28,6 +28,10 @@ class Windows:
         places = self.starts[index][..., None] + np.arange(self.length)
         return np.moveaxis(self.frames[places], -3, -1)
 
+    def shown(self) -> np.ndarray:
+        """The frames themselves, of which each has its window: uint8 [F, H, W, 3], grey."""
+        return np.broadcast_to(self.frames[..., None], (*self.frames.shape, 3))
+
     def __iter__(self) -> Iterator[np.ndarray]:
         """Each window."""
         return (self[index] for index in range(len(self)))

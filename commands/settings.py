@@ -117,6 +117,8 @@ RULES: Mapping[str, Rule] = {
     "data.width": _whole(8, 2**14),
     "frames": _whole(3, 1024),
     "strides": _each(_whole(1, 64)),
+    "blur": _number(0, 64),
+    "gain": _number(0, 1e6, low_too=False),
     # judgement
     "false_alarm_rate": _number(0, 1, low_too=False, high_too=False),
     "false_regions": _number(0, 1e6, low_too=False),
@@ -128,10 +130,12 @@ RULES: Mapping[str, Rule] = {
     "dilations": _each(_SIZE),
     **dict.fromkeys(("width", "branch", "blocks", "convolutions", "fold", "bottleneck"), _SIZE),
     "halvings": _whole(0, 4),
+    **dict.fromkeys(("spatial.convolutions", "temporal.convolutions"), _whole(0, 64)),
     **dict.fromkeys(("transposed", "sspcab", "skips"), _FLAG),
     "dtype": _one_of("float32", "bfloat16"),
     # training
     **dict.fromkeys(("epochs", "samples", "num_steps", "warmup_steps"), _whole(0)),
+    **dict.fromkeys(("spatial_steps", "temporal_steps"), _whole(1)),
     "batch_size": _SIZE,
     "n_critic": _whole(1, 1000),
     **dict.fromkeys(("learning_rate", "init_value", "peak_value", "end_value"), _number(0, 1e3)),

@@ -23,15 +23,19 @@ def get_config(category: str = "ucsd_ped2") -> ConfigDict:
     config.clips = dict(
         frames=8,  # of a window
         strides=(2, 3, 4),  # of windows that skip frames
+        blur=1.0,  # pixels, of differences of frames
+        gain=40.0,  # times these: about 1 where somebody walks
     )
     network = dict(
         fn="video_jax.models:WindowAutoencoder",
         features=(64, 96, 128),
+        convolutions=0,  # more of them at the smallest level
         bottleneck=32,
         fold=4,
     )
     config.spatial = dict(network)
-    config.temporal = dict(network)
+    # Of edges as fine as those of differences a coarser bottleneck restores nothing.
+    config.temporal = dict(network, features=(64,), convolutions=1, bottleneck=16)
     config.pseudo = dict(
         share=0.5,  # of the windows
         side=(0.1, 0.5),  # of a patch, as a share of the frame's
@@ -39,7 +43,8 @@ def get_config(category: str = "ucsd_ped2") -> ConfigDict:
         mix=(0.2, 0.8),  # what share of the own differences stays inside a mask
     )
     config.training = dict(
-        num_steps=1000,  # of each branch
+        spatial_steps=1000,
+        temporal_steps=600,
         batch_size=16,
         optimizer=dict(fn="optax:adam"),
         schedule=dict(init_value=0.0, peak_value=2e-3, warmup_steps=50, end_value=1e-5),
@@ -64,10 +69,10 @@ def get_config(category: str = "ucsd_ped2") -> ConfigDict:
 def _shrink(config: ConfigDict) -> None:
     """Fewer pixels, features and steps."""
     config.data.update(image_size=64, width=64)
-    config.clips.update(frames=6, strides=(2, 3))
+    config.clips.update(frames=6, strides=(2, 3), blur=0.5, gain=4.0)
     for branch in (config.spatial, config.temporal):
-        branch.update(features=(32, 48, 64), bottleneck=16)
+        branch.update(features=(48, 64), convolutions=0, bottleneck=8, fold=2)
     config.pseudo.move = 4
-    config.training.num_steps = 300
+    config.training.update(spatial_steps=300, temporal_steps=300)
     config.training.schedule.warmup_steps = 20
     config.statistics.update(num_steps=20, smoothing=1.5)

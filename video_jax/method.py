@@ -27,7 +27,7 @@ from engine.method import (
     descend,
     init_state,
 )
-from video_jax.pseudo import Pseudo, PseudoFn, moved, seen
+from video_jax.pseudo import Difference, Pseudo, PseudoFn, moved, seen
 from video_jax.score import BRANCHES, Networks, branch_input, residual_maps
 
 _PREVIEW = 64
@@ -51,15 +51,16 @@ def build(config: Any, num_train: int) -> Method:
     networks: dict[str, Any] = {name: make(config[name]) for name in BRANCHES}
     fields = config.pseudo
     pseudo = Pseudo(fields.share, tuple(fields.side), fields.move, tuple(fields.mix))
-    makers = {"spatial": seen, "temporal": moved}
+    how = Difference(config.clips.gain, config.clips.blur)
+    makers = {"spatial": seen, "temporal": partial(moved, how=how)}
     stages = tuple(
         _branch_stage(config, name, networks[name], makers[name](pseudo, length, strides), size)
         for name in BRANCHES
     )
-    smoothing = config.statistics.smoothing
+    usual = config.statistics.smoothing, how
     return Method(
-        (*stages, _statistics_stage(config, networks, length, smoothing, size)),
-        make(config.score, networks, smoothing),
+        (*stages, _statistics_stage(config, networks, length, usual, size)),
+        make(config.score, networks, *usual),
     )
 
 
@@ -96,13 +97,13 @@ def _branch_stage(
     config: Any, branch: str, network: Any, pseudo: PseudoFn, size: tuple[int, int]
 ) -> Stage:
     section = config.training
-    steps = _positive(section.num_steps, "training.num_steps")
+    steps = _positive(section[f"{branch}_steps"], f"training.{branch}_steps")
     optimizer = _optimizer(section, steps)
     step = partial(descend, restoration(network, branch, pseudo), optimizer, branch)
     length = config.clips.frames
 
     def init(rng: jax.Array, variables: Variables) -> TrainState:
-        window = branch_input(branch, jnp.zeros((1, *size, length)))
+        window = branch_input(branch, jnp.zeros((1, *size, length)), Difference())
         return init_state({**variables, branch: network.init(rng, window)}, {branch: optimizer})
 
     def pictures(variables: Variables, windows: jax.Array) -> Mapping[str, jax.Array]:
@@ -129,7 +130,7 @@ def _as_span(windows: jax.Array, config: Any) -> jax.Array:
 
 
 def _statistics_stage(
-    config: Any, networks: Networks, length: int, smoothing: float, size: tuple[int, int]
+    config: Any, networks: Networks, length: int, usual_maps: tuple[float, Difference], size: tuple[int, int]
 ) -> Stage:
     """Mean and mean square of each branch's residual at each pixel, over normal training windows.
 
@@ -148,7 +149,7 @@ def _statistics_stage(
         del rng
         first = (spans.shape[-1] - length) // 2
         windows = spans[..., first : first + length]
-        maps = residual_maps(networks, state.variables, windows, smoothing)
+        maps = residual_maps(networks, state.variables, windows, *usual_maps)
         new = {f"{name}_mean": jnp.mean(value, axis=0) for name, value in maps.items()}
         new |= {f"{name}_square": jnp.mean(jnp.square(v), axis=0) for name, v in maps.items()}
         new, old = parallel.mean(new), state.variables["statistics"]

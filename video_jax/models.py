@@ -15,18 +15,20 @@ leaky_relu = partial(nn.leaky_relu, negative_slope=0.2)
 class WindowAutoencoder(nn.Module):
     """Windows -> reconstructions of the same shape, through a narrow bottleneck.
 
-    A 3x3 convolution of folded pixels, 4x4 convolutions of stride 2, a 3x3 one to `bottleneck`
-    features, and their mirror. The plan is that of LNTRA (Astrid et al. 2021), with two dimensions
+    A 3x3 convolution of folded pixels, 4x4 convolutions of stride 2, 3x3 ones at the smallest level,
+    the last of them to `bottleneck` features, and their mirror. The plan is that of LNTRA (Astrid et al. 2021), with two dimensions
     in place of three and without a tanh at the end: differences of frames lie beyond 1.
 
     Attributes:
       features: of each level; from the second on a level has half the side of the one before.
+      convolutions: of 3x3 at the smallest level, the one to the bottleneck not counted.
       bottleneck: features of the smallest level; few, lest an anomaly pass.
       fold: so many pixels along each side become channels first: few channels at full resolution
         waste a CPU (ours).
     """
 
     features: tuple[int, ...] = (64, 96, 128)
+    convolutions: int = 0
     bottleneck: int = 32
     fold: int = 4
 
@@ -48,8 +50,9 @@ class WindowAutoencoder(nn.Module):
         x = leaky_relu(norm()(same(first, use_bias=False)(x)))
         for features in deeper:
             x = leaky_relu(norm()(down(features)(x)))
-        x = leaky_relu(norm()(same(self.bottleneck, use_bias=False)(x)))
-        x = leaky_relu(norm()(same(self.features[-1], use_bias=False)(x)))
+        smallest = [self.features[-1]] * self.convolutions
+        for features in (*smallest, self.bottleneck, self.features[-1], *smallest):
+            x = leaky_relu(norm()(same(features, use_bias=False)(x)))
         for features in reversed(self.features[:-1]):
             x = leaky_relu(norm()(up(features)(x)))
         return unfold_pixels(same(channels)(x), self.fold)

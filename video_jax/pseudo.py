@@ -12,14 +12,10 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from engine import parallel
+from engine import parallel, residuals
 
 RAMP = 0.1
 """The soft edge of a patch outside its half side, as a share of that (SmoothMixS of LNTRA)."""
-
-GAIN = 4.0
-"""By what differences of frames are multiplied, so that they are about as large as pixels."""
-
 
 class Pseudo(NamedTuple):
     """How often, how large and how fast."""
@@ -28,6 +24,13 @@ class Pseudo(NamedTuple):
     side: tuple[float, float]  # of a patch, as a share of the frame's sides
     move: int  # pixels by which a patch moves from frame to frame at most
     mix: tuple[float, float]  # lam: what share of the own differences stays inside the mask
+
+
+class Difference(NamedTuple):
+    """How frames become differences."""
+
+    gain: float = 1.0  # so that they are about 1 where something moves: a network learns no less
+    blur: float = 0.0  # standard deviation, in pixels, of the Gaussian over them
 
 
 def window_indices(offset: jax.Array, stride: jax.Array, length: int) -> jax.Array:
@@ -62,9 +65,17 @@ def cut_windows(
     return consecutive, taken(spans, window_indices(offset, stride, length))
 
 
-def differences(windows: jax.Array) -> jax.Array:
-    """What changes from frame to frame, times `GAIN`: [B, H, W, T] -> [B, H, W, T - 1]."""
-    return GAIN * (windows[..., 1:] - windows[..., :-1])
+def differences(windows: jax.Array, how: Difference) -> jax.Array:
+    """What changes from frame to frame, times the gain: [B, H, W, T] -> [B, H, W, T - 1].
+
+    Without a blur, noise and edges as fine as a pixel, which no bottleneck restores, are most of it.
+    """
+    steps = how.gain * (windows[..., 1:] - windows[..., :-1])
+    if not how.blur:
+        return steps
+    flat = jnp.moveaxis(steps, -1, 1)
+    smooth = residuals.smooth(flat.reshape(-1, *flat.shape[2:]), how.blur)
+    return jnp.moveaxis(smooth.reshape(flat.shape), 1, -1)
 
 
 class Track(NamedTuple):
@@ -150,7 +161,9 @@ def seen(pseudo: Pseudo, length: int, strides: tuple[int, ...]) -> PseudoFn:
     return make_seen
 
 
-def moved(pseudo: Pseudo, length: int, strides: tuple[int, ...]) -> PseudoFn:
+def moved(
+    pseudo: Pseudo, length: int, strides: tuple[int, ...], how: Difference
+) -> PseudoFn:
     """Differences in a share of which something moves otherwise: P_t, without optical flow.
 
     A third each: the differences of the window that skips frames, everywhere (LNTRA); these, mixed
@@ -160,7 +173,7 @@ def moved(pseudo: Pseudo, length: int, strides: tuple[int, ...]) -> PseudoFn:
     def make_moved(rng: jax.Array, spans: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
         cut, where, what, coin, kind, mixing = jax.random.split(rng, 6)
         windows, skipping = cut_windows(cut, spans, length, strides)
-        target, fast = differences(windows), differences(skipping)
+        target, fast = differences(windows, how), differences(skipping, how)
         track = moving_patches(where, target.shape, pseudo.side, pseudo.move)
         foreign = carried(what, others(target), track)
         batch = target.shape[0]

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 from engine import residuals
 from engine.method import Score, ScoreFn, Variables
-from video_jax.pseudo import differences
+from video_jax.pseudo import Difference, differences
 
 BRANCHES = ("spatial", "temporal")
 
@@ -20,13 +20,13 @@ Networks = Mapping[str, nn.Module]
 """Branch -> its network, which takes frames or their differences."""
 
 
-def branch_input(branch: str, windows: jax.Array) -> jax.Array:
+def branch_input(branch: str, windows: jax.Array, how: Difference) -> jax.Array:
     """What a branch sees of windows [B, H, W, T]: frames, or their differences [B, H, W, T - 1]."""
-    return windows if branch == "spatial" else differences(windows)
+    return windows if branch == "spatial" else differences(windows, how)
 
 
 def residual_maps(
-    networks: Networks, variables: Variables, windows: jax.Array, smoothing: float
+    networks: Networks, variables: Variables, windows: jax.Array, smoothing: float, how: Difference
 ) -> dict[str, jax.Array]:
     """Branch -> the squared residual about the middle frame, smoothed: [B, H, W] each.
 
@@ -36,7 +36,7 @@ def residual_maps(
     frames = {"spatial": slice(middle, middle + 1), "temporal": slice(middle - 1, middle + 1)}
     maps = {}
     for branch, network in networks.items():
-        given = branch_input(branch, windows)
+        given = branch_input(branch, windows, how)
         restored: Any = network.apply(variables[branch], given)
         here = frames[branch]
         residual = residuals.squared(given[..., here], restored[..., here])
@@ -47,6 +47,7 @@ def residual_maps(
 def standardised(
     networks: Networks,
     smoothing: float,
+    how: Difference,
     *,
     top: float = 0.01,
     weight: float = 1.0,
@@ -60,13 +61,14 @@ def standardised(
     Args:
       networks: of both branches.
       smoothing: standard deviation of the Gaussian over the residual maps, in pixels.
+      how: frames become differences.
       top: share of the pixels whose mean the image score is.
       weight: of the temporal branch.
       by_place: whether each pixel has its own mean and deviation; else all have one.
     """
 
     def score(variables: Variables, windows: jax.Array) -> Score:
-        maps = residual_maps(networks, variables, windows, smoothing)
+        maps = residual_maps(networks, variables, windows, smoothing, how)
         usual = variables["statistics"]
         scaled = {name: usual_scale(usual, name, value, by_place) for name, value in maps.items()}
         both = scaled["spatial"] + weight * scaled["temporal"]

@@ -127,7 +127,9 @@ def clip_settings(config: ConfigDict, reading: Reading) -> clips.ClipSettings:
         if data[name]:
             raise ValueError(f"data.{name}={data[name]} is for images: leave it out for clips")
     if not data.resident:
-        raise ValueError("data.resident=False is for images: the frames of clips stay on the device")
+        raise ValueError(
+            "data.resident=False is for images: the frames of clips stay on the device"
+        )
     span = (section.frames - 1) * max(section.strides) + 1
     return clips.ClipSettings((data.image_size, data.width), section.frames, span, reading)
 

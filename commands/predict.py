@@ -132,7 +132,10 @@ def _predict_clips(detector: Detector, pattern: str, output: str) -> int:
     named = ", ".join(f"{counts[name]} {name}" for name in prediction.DECISIONS)
     print(f"{counts.total()} frames: {named}")
     print(f"{clips} clips: {alarmed} with a frame above the threshold")
-    print(f"Rows: {os.path.join(output, PREDICTIONS[0])}; intervals: {os.path.join(output, INTERVALS)}")
+    print(
+        f"Rows: {os.path.join(output, PREDICTIONS[0])}; "
+        f"intervals: {os.path.join(output, INTERVALS)}"
+    )
     return counts[prediction.UNREADABLE]
 
 

@@ -80,10 +80,12 @@ def generate_clips(
                 clip, masks = render_clip(entropy, kind, size=size, frames=frames)
                 _write(unfinished / "testing" / "frames" / name, clip)
                 _write(unfinished / "testing" / "masks" / name, masks.astype(np.uint8) * 255)
-                abnormal = masks.any(axis=(1, 2))
+                abnormal = masks.reshape(frames, -1).max(axis=1).tolist()
                 rows += [(name, i + 1, int(one), kind) for i, one in enumerate(abnormal)]
         text = io.StringIO()
-        csv.writer(text, lineterminator="\n").writerows([("clip", "frame", "abnormal", "kind"), *rows])
+        csv.writer(text, lineterminator="\n").writerows(
+            [("clip", "frame", "abnormal", "kind"), *rows]
+        )
         (unfinished / LABELS_FILE).write_text(text.getvalue(), encoding="utf-8")
         (unfinished / DEMO_FILE).write_bytes(settings)
         unfinished.rename(folder)
@@ -118,7 +120,9 @@ def render_clip(
         belt = _BELT + grain[:, (np.arange(size) - round(speed * time)) % size]
         for number, lane in enumerate(lanes):
             affected = kind != "good" and number == wrong
-            belt, odd = _draw_lane(belt, lane, speed, time, kind if affected else "good", start, end)
+            belt, odd = _draw_lane(
+                belt, lane, speed, time, kind if affected else "good", start, end
+            )
             masks[time] |= odd
         clip[time] = np.rint(np.clip(light * belt + noise[time], 0, 255))
     return clip, masks
@@ -169,7 +173,11 @@ def _draw_lane(
 def _moved(speed: float, time: int, kind: str, start: int) -> float:
     """How far a part has come at `time`; one that goes wrong does so from `start` on."""
     factor = {"fast": _FAST, "backwards": -1.0, "stuck": 0.0}.get(kind, 1.0)
-    return speed * (min(time, start) + factor * max(time - start, 0)) if kind != "good" else speed * time
+    return (
+        speed * (min(time, start) + factor * max(time - start, 0))
+        if kind != "good"
+        else speed * time
+    )
 
 
 def _shape(

@@ -6,14 +6,15 @@
                       testing/labels/<clip>.npy            or this: 0 or 1 for each frame
                       testing/masks/<clip>/*001.png ...    what is abnormal in a frame, where known
 
-A clip may be a video file, `<clip>.mp4`, in place of its folder. A folder of own good clips has them
-without more: `<folder>/<clip>/*001.png`. The number at the end of a frame's name orders it.
+A clip may be a video file, `<clip>.mp4`, in place of its folder. A folder of own good clips has
+them without more: `<folder>/<clip>/*001.png`. The number at the end of a frame's name orders it.
 """
 
 import csv
 import os
 import re
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
@@ -91,7 +92,9 @@ def survey_clips(root: str | os.PathLike, category: str, folder: str | os.PathLi
 
 
 def _no_clips(folder: Path) -> str:
-    return f"{one_line(folder)} holds no clip: put a folder of frames, or a video file, a clip there"
+    return (
+        f"{one_line(folder)} holds no clip: put a folder of frames, or a video file, a clip there"
+    )
 
 
 def list_clips(folder: Path, faults: list[str]) -> list[ClipFiles]:
@@ -109,7 +112,7 @@ def list_clips(folder: Path, faults: list[str]) -> list[ClipFiles]:
 
 
 def frames_of(folder: Path, faults: list[str]) -> list[Path]:
-    """The frames in a folder by the number at the end of their names; what is odd goes to `faults`."""
+    """The frames in a folder by the numbers that end their names; what is odd goes to `faults`."""
     images = sorted(path for path in folder.iterdir() if path.is_file() and is_image_name(path))
     images = [path for path in images if not path.name.startswith(".")]
     numbered = {path: frame_number(path) for path in images}
@@ -137,11 +140,7 @@ def _number(path: Path) -> int:
 
 def _gaps(folder: Path, numbers: Sequence[int]) -> list[str]:
     """Frames that are missing, or there twice: a window across them would see a jump."""
-    odd = [
-        f"{before} to {after}"
-        for before, after in zip(numbers, numbers[1:], strict=False)
-        if after != before + 1
-    ]
+    odd = [f"{before} to {after}" for before, after in pairwise(numbers) if after != before + 1]
     if not odd:
         return []
     return [
@@ -153,9 +152,7 @@ def _gaps(folder: Path, numbers: Sequence[int]) -> list[str]:
 # ---------------------------------------------------------------- labels and masks
 
 
-def _labels(
-    place: Path, testing: Sequence[ClipFiles], faults: list[str]
-) -> dict[str, FrameLabels]:
+def _labels(place: Path, testing: Sequence[ClipFiles], faults: list[str]) -> dict[str, FrameLabels]:
     """Of all test clips, or of none; a clip that alone has none is a fault."""
     table = place / LABELS_FILE
     labels = _read_table(table, faults) if table.is_file() else {}

@@ -1,7 +1,7 @@
 """From a folder of clips to splits: frames decoded once, grey, and windows of them.
 
-A copy of the decoded frames is kept in `prepared/decoded/` with the SHA-256 of each file. All frames
-lie in memory, a byte a pixel: Ped2's 4,560 of 128 x 192 px take 112 MB.
+A copy of the decoded frames is kept in `prepared/decoded/` with the SHA-256 of each file. All
+frames lie in memory, a byte a pixel: Ped2's 4,560 of 128 x 192 px take 112 MB.
 """
 
 import os
@@ -17,7 +17,14 @@ from absl import logging
 from PIL import Image
 
 from data import sampling, scan
-from data.clip_scan import ClipFiles, ClipSurvey, frame_number, label_fault, survey_clips
+from data.clip_scan import (
+    LABELS_FILE,
+    ClipFiles,
+    ClipSurvey,
+    frame_number,
+    label_fault,
+    survey_clips,
+)
 from data.decoded import Images
 from data.images import (
     MOST_PIXELS,
@@ -159,36 +166,35 @@ def load_clips(
     """
     survey = survey_clips(root, category, folder)
     height, width = settings.size
-    copy = Path(os.path.expanduser(data_dir)) / "decoded" / f"{category}_{width}x{height}px_clips.npz"
-    parts = {"training": survey.training, "testing": survey.testing if test and survey.labels else []}
+    copy = (
+        Path(os.path.expanduser(data_dir)) / "decoded" / f"{category}_{width}x{height}px_clips.npz"
+    )
+    parts = {
+        "training": survey.training,
+        "testing": survey.testing if test and survey.labels else [],
+    }
     if survey.testing and test and not survey.labels:
         logging.warning(
-            "%s has test clips and no labels, so that they are not tested with: add %s, or decide on "
-            "them with --mode=predict",
+            "%s has test clips and no labels, so that they are not tested with: add %s, or decide "
+            "on them with --mode=predict",
             one_line(survey.root),
-            "frame_labels.csv",
+            LABELS_FILE,
         )
     faults = list(survey.faults)
     decoded = _decode_parts(survey, parts, settings, copy, faults, keep=test)
     training, testing = decoded["training"], decoded["testing"]
     faults += clip_faults(survey, training, testing, settings)
     _refuse(faults)
-    tested = _tested(survey, testing, settings.length, faults)
+    tested = tested_frames(survey, testing, settings, faults)
     _refuse(faults)
     indices = sampling.calibration_split(seed, len(training), calibration)
     trained, held_out = ([training[i] for i in part] for part in indices)
+    spans = every_start(_counts(trained), settings.span)
     return Splits(
-        _windowed(trained, every_start(_counts(trained), settings.span), settings.span, settings),
-        _windowed(
-            held_out, centred_starts(_counts(held_out), settings.length), settings.length, settings
-        ),
-        tested._replace(
-            images=Windows(
-                _joined(testing, settings.size),
-                centred_starts(_counts(testing), settings.length),
-                settings.length,
-            )
-        ),
+        _good(trained, Windows(_joined(trained, settings.size), spans, settings.span)),
+        _good(held_out, _centred(held_out, settings)),
+        tested,
+        settings.reading.white_level,
     )
 
 
@@ -231,14 +237,13 @@ def _decode_parts(
     logging.info("Decoding %d clips.", sum(map(len, parts.values())))
     decode = partial(decode_clip, root=survey.root, settings=settings)
     with ThreadPoolExecutor(min(_THREADS, os.cpu_count() or 1)) as pool:
-        decoded = {
+        tried = {
             name: [
-                each
-                for each in pool.map(lambda clip: attempt(lambda _: decode(clip), clip.path, faults), clips)
-                if each is not None
+                *pool.map(lambda clip: attempt(lambda _: decode(clip), clip.path, faults), clips)
             ]
             for name, clips in parts.items()
         }
+    decoded = {name: [each for each in clips if each is not None] for name, clips in tried.items()}
     if keep and not faults:
         _write_copy(copy, decoded, settings.reading)
     return decoded
@@ -252,13 +257,17 @@ def _joined(clips: Sequence[DecodedClip], size: tuple[int, int]) -> np.ndarray:
     return np.concatenate([np.zeros((0, *size), np.uint8), *(each.frames for each in clips)])
 
 
-def _windowed(
-    clips: Sequence[DecodedClip], starts: np.ndarray, length: int, settings: ClipSettings
-) -> Images:
-    """Good clips."""
+def _centred(clips: Sequence[DecodedClip], settings: ClipSettings) -> Windows:
+    """A window for each frame."""
+    starts = centred_starts(_counts(clips), settings.length)
+    return Windows(_joined(clips, settings.size), starts, settings.length)
+
+
+def _good(clips: Sequence[DecodedClip], windows: Windows) -> Images:
+    """The frames of good clips, and windows of them."""
     paths = [path for each in clips for path in each.paths]
     return Images(
-        Windows(_joined(clips, settings.size), starts, length),  # type: ignore[arg-type]
+        windows,  # type: ignore[arg-type]
         paths,
         ["good"] * len(paths),
         np.zeros(len(paths), np.int64),
@@ -274,29 +283,31 @@ def _sizes(clips: Sequence[DecodedClip]) -> np.ndarray:
     return np.array(rows, np.int64).reshape(-1, 2)
 
 
-def _tested(
-    survey: ClipSurvey, clips: Sequence[DecodedClip], length: int, faults: list[str]
+def tested_frames(
+    survey: ClipSurvey, clips: Sequence[DecodedClip], settings: ClipSettings, faults: list[str]
 ) -> Images:
-    """The test frames with labels and masks, still without windows."""
+    """The test frames with labels and masks, and their windows; what is wrong goes to `faults`."""
     samples: list[Sample] = []
     masks: list[np.ndarray | None] = []
-    labels: list[int] = []
+    labels = np.concatenate(
+        [np.zeros(0, np.int64), *(survey.labels[each.clip.name].abnormal for each in clips)]
+    )
     for each in clips:
-        said, known = survey.labels[each.clip.name], survey.masks.get(each.clip.name, {})
-        numbers = [frame_number(path) for path in each.clip.frames] or said.numbers
-        numbers = numbers or list(range(1, len(each.frames) + 1))
-        for index, name in enumerate(each.paths):
-            mask = known.get(numbers[index] or 0) if said.abnormal[index] else None
-            place = each.clip.frames[index] if each.clip.frames else each.clip.path
-            samples.append(Sample(place, name, said.kinds[index], mask))
-            labels.append(int(said.abnormal[index]))
-            masks.append(_mask(mask, each.size, faults) if labels[-1] else np.broadcast_to(np.False_, each.size))
-    sums = dict(zip((s.path for s in samples), (s for each in clips for s in each.sums), strict=True))
+        kinds, known = survey.labels[each.clip.name].kinds, survey.masks.get(each.clip.name, {})
+        nothing = np.broadcast_to(np.False_, each.size)
+        for index, (name, kind) in enumerate(zip(each.paths, kinds, strict=True)):
+            file = each.clip.frames[index] if each.clip.frames else each.clip.path
+            number = frame_number(file) if each.clip.frames else index + 1
+            mask = None if kind == "good" else known.get(number or 0)
+            samples.append(Sample(file, name, kind, mask))
+            masks.append(nothing if kind == "good" else _mask(mask, each.size, faults))
+    paths = (sample.path for sample in samples)
+    sums = dict(zip(paths, (sum_ for each in clips for sum_ in each.sums), strict=True))
     return Images(
-        np.zeros((0,), np.uint8),
+        _centred(clips, settings),  # type: ignore[arg-type]
         [sample.name for sample in samples],
         [sample.defect for sample in samples],
-        np.array(labels, np.int64),
+        labels,
         masks,
         _sizes(clips),
         np.zeros(len(samples), np.int64),
@@ -320,7 +331,10 @@ def _mask(path: Path | None, size: tuple[int, int], faults: list[str]) -> np.nda
 
 
 def _write_copy(copy: Path, decoded: dict[str, list[DecodedClip]], reading: Reading) -> None:
-    arrays: dict[str, Any] = {"format": np.array(_FORMAT), "white": np.array(reading.white_level or 0)}
+    arrays: dict[str, Any] = {
+        "format": np.array(_FORMAT),
+        "white": np.array(reading.white_level or 0),
+    }
     for part, clips in decoded.items():
         arrays[f"{part}_names"] = np.array([each.clip.name for each in clips], np.str_)
         arrays[f"{part}_counts"] = np.array(_counts(clips), np.int64)
@@ -374,7 +388,10 @@ def _same_clips(
         if clip.frames:
             try:
                 here += [
-                    (path.relative_to(survey.root).as_posix(), sha256_of_image(path, settings.reading))
+                    (
+                        path.relative_to(survey.root).as_posix(),
+                        sha256_of_image(path, settings.reading),
+                    )
                     for path in clip.frames
                 ]
             except ValueError:  # decoding says which file, and why

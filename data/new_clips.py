@@ -84,7 +84,7 @@ def _read(clip: ClipFiles, fault: str, settings: ClipSettings) -> list[NewFrame]
 
 
 def photo_of(frame: NewFrame) -> Photo:
-    """A photo whose pixels are the frame's window, uint8 [H, W, T], for `prediction.predict_all`."""
+    """A photo whose pixels are the frame's window, uint8 [H, W, T], for `predict_all`."""
     if frame.windows is None:
         return Photo(frame.path, None, None, (0, 0), frame.reason)
     shown = np.asarray(frame.windows.shown()[frame.place])

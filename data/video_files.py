@@ -1,4 +1,4 @@
-"""Video files by PyAV, which is an extra (requirements-video.txt): the only place that imports it."""
+"""Video files by PyAV, an extra (requirements-video.txt), which is imported here alone."""
 
 import importlib.util
 from collections.abc import Iterable, Iterator

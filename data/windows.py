@@ -5,6 +5,7 @@ are uint8 [F, H, W], clip after clip; `counts` says how many each clip has.
 """
 
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -48,14 +49,16 @@ def every_start(counts: Sequence[int], length: int) -> np.ndarray:
     [0, 1, 4]
     """
     firsts = np.cumsum([0, *counts])[:-1]
-    places = [np.arange(count - length + 1) + first for first, count in zip(firsts, counts, strict=True)]
+    places = [
+        np.arange(count - length + 1) + first for first, count in zip(firsts, counts, strict=True)
+    ]
     return np.concatenate([np.zeros(0, np.int64), *places])
 
 
 def centred_starts(counts: Sequence[int], length: int) -> np.ndarray:
     """Where the window of each frame begins, in whose middle, `length` // 2, the frame lies.
 
-    The first and last frames of a clip, around which no window fits, share that of the nearest frame.
+    The first and last frames of a clip, around which no window fits, have that of the nearest one.
 
     >>> centred_starts([5, 3], 3).tolist()
     [0, 0, 1, 2, 2, 5, 5, 5]
@@ -81,4 +84,4 @@ def clip_slices(paths: Sequence[str]) -> dict[str, slice]:
     """
     clips = [clip_of(path) for path in paths]
     borders = [0, *(i for i in range(1, len(clips)) if clips[i] != clips[i - 1]), len(clips)]
-    return {clips[a]: slice(a, b) for a, b in zip(borders, borders[1:], strict=False) if b > a}
+    return {clips[a]: slice(a, b) for a, b in pairwise(borders) if b > a}

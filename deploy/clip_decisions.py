@@ -1,7 +1,7 @@
 """What predict leaves of clips besides its rows: the intervals above the threshold, and videos.
 
-    output/intervals.csv     a row a stretch of frames above the threshold
-           videos/           <number>_<clip>.mp4, or .webp: its maps; alarms have a border
+output/intervals.csv     a row a stretch of frames above the threshold
+       videos/           <number>_<clip>.mp4, or .webp: its maps; alarms have a border
 """
 
 import csv

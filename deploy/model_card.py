@@ -73,7 +73,7 @@ def card_text(
         height=shape[0],
         width=shape[1],
         channels=shape[2],
-        frames="clips" in files_config,
+        of_clips="test_clips" in about.get("counts", {}),
         threshold_file=THRESHOLD_FILE,
         files=[(name, _FILES.get(name, "as given")) for name in names],
         trial=trial,

@@ -70,7 +70,10 @@ def frames_content(
     """
     named = {"both": scores, **terms}
     above = {
-        name: {"frames": int((labels == label).sum()), "above": int((scores[labels == label] > limit).sum())}
+        name: {
+            "frames": int((labels == label).sum()),
+            "above": int((scores[labels == label] > limit).sum()),
+        }
         for name, label in (("normal", 0), ("abnormal", 1))
     }
     metrics = {
@@ -135,7 +138,7 @@ def smoothed(scores: np.ndarray, sigma: float, *, causal: bool = False) -> np.nd
     radius = round(4 * sigma)
     weights = np.exp(-0.5 * (np.arange(-radius, radius + 1) / sigma) ** 2)
     if causal:
-        weights[: radius] = 0  # of `convolve1d`, which runs backwards: what is yet to come
+        weights[:radius] = 0  # of `convolve1d`, which runs backwards: what is yet to come
     weights /= weights.sum()
     return np.asarray(ndimage.convolve1d(np.asarray(scores, float), weights, mode="nearest"))
 

@@ -58,7 +58,7 @@ def require_rate(rate: float) -> None:
 
 
 def require_count(count: int, good: int, *, of: str = "images") -> None:
-    """Raises ValueError for fewer than two held-out images, or `of` clips, of `good` normal ones."""
+    """Raises ValueError for fewer than two held-out images, or clips, of `good` normal ones."""
     if count < 2:
         raise ValueError(
             f"a threshold needs 2 held-out good {of} at least, and there are {count}: "

@@ -44,14 +44,16 @@ def clip_sections(folder: str, scored: Scored, threshold: Threshold) -> list[Sec
         with whole(os.path.join(folder, f"clip_{name}.png")) as file:
             file.write(png)
         limit = threshold.threshold
-        video = write_overlays(folder, f"overlay_{name}", frames, maps, scores > limit, threshold.map_max)
+        video = write_overlays(
+            folder, f"overlay_{name}", frames, maps, scores > limit, threshold.map_max
+        )
         caption = f"{clip}: {_stretches(scores, limit)}. The clip with its maps: {video}"
         drawn.append(embedded(png, caption))
     about = (
         "Shaded: frames that are labelled abnormal. Below, the frames at the highest peaks, with what "
-        "of their maps no held-out good clip had. The first and last frames of a clip, around which no "
-        "window fits, have the score of the nearest frame that has one. In the videos beside this "
-        "page a frame above the threshold has a border."
+        "of their maps no held-out good clip had. The first and last frames of a clip, around "
+        "which no window fits, have the score of the nearest frame that has one. In the videos "
+        "beside this page a frame above the threshold has a border."
     )
     return [Section("Score over time, clip by clip", drawn, about)]
 
@@ -88,17 +90,21 @@ def clip_figure(
 ) -> Figure:
     """The score over time with the true intervals, above the key frames with their maps."""
     figure = Figure(figsize=(9.6, 4.6), dpi=figures.EXAMPLES_DPI, layout="constrained")
-    upper, lower = figure.subfigures(2, 1, height_ratios=[3, 2])
+    upper, lower = figure.subfigures(2, 1, squeeze=False, height_ratios=[3, 2]).ravel()
     axes = upper.subplots()
     for i, (first, last) in enumerate(intervals_above(labels, 0.5)):
         label = "labelled abnormal" if i == 0 else ""
-        axes.axvspan(first + 0.5, last + 1.5, color=figures.COLOURS[4], alpha=0.25, lw=0, label=label)
+        axes.axvspan(
+            first + 0.5, last + 1.5, color=figures.COLOURS[4], alpha=0.25, lw=0, label=label
+        )
     numbers = np.arange(1, len(scores) + 1)
     axes.plot(numbers, scores, color=figures.COLOURS[0], linewidth=1.4, label="score")
     limit = threshold.threshold
     axes.axhline(limit, color="black", linestyle="--", linewidth=1, label=f"threshold {limit:.4g}")
     chosen = peaks(scores)
-    axes.plot([i + 1 for i in chosen], scores[chosen], "v", color=figures.COLOURS[1], label="shown below")
+    axes.plot(
+        [i + 1 for i in chosen], scores[chosen], "v", color=figures.COLOURS[1], label="shown below"
+    )
     axes.set(xlabel="frame", xlim=(1, max(2, len(scores))))
     axes.set_title(figures.printable(clip), fontsize=11, loc="left", parse_math=False)
     axes.spines[["top", "right"]].set_visible(False)

@@ -79,9 +79,7 @@ def write_report(
         over_time=over_time,
         metrics=_metrics_tables(results),
         inputs=_inputs(folder, results),
-        examples=None
-        if over_time
-        else _examples(folder, scored, threshold.map_max, subject),
+        examples=None if over_time else _examples(folder, scored, threshold.map_max, subject),
         origin=_origin_tables(results),
     )
     write_text(os.path.join(folder, PAGE), text)
@@ -283,7 +281,7 @@ def _metrics_tables(results: Results) -> list[Table]:
 
 
 def _frames_tables(results: Results) -> list[Table]:
-    """Of clips: the AUROC of frames in each way of taking it, and the frames above the threshold."""
+    """Of clips: AUROCs of frames, each way of taking them, and the frames above the threshold."""
     if not (content := results.get("frames")):
         return []
     rows = [
@@ -294,7 +292,7 @@ def _frames_tables(results: Results) -> list[Table]:
         "Micro: all frames of all clips in one curve, raw scores; the main figure. Macro: the mean "
         "over the clips that have normal and abnormal frames; the others are left out. Normalised: "
         "scores from 0 to 1 in each test clip, as papers have it; of live video that is not known. "
-        f"Smoothed over {content['smoothing']:g} frames, in both directions or over past ones alone."
+        f"Smoothed over {content['smoothing']:g} frames, in both directions or past ones alone."
     )
     header = ["score", *FRAME_AUROCS.values(), "clips left out of macro"]
     above = [

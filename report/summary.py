@@ -6,7 +6,6 @@ from typing import Any, NamedTuple
 from evaluation.metrics import METRICS
 from evaluation.threshold import percent
 
-
 FRAME_AUROCS = {
     "micro": "micro",
     "macro": "macro",

@@ -52,7 +52,7 @@ def build(config: Any, num_train: int) -> Method:
     fields = config.pseudo
     pseudo = Pseudo(fields.share, tuple(fields.side), fields.move, tuple(fields.mix))
     how = Difference(config.clips.gain, config.clips.blur)
-    makers = {"spatial": seen, "temporal": partial(moved, how=how)}
+    makers: dict[str, Any] = {"spatial": seen, "temporal": partial(moved, how=how)}
     stages = tuple(
         _branch_stage(config, name, networks[name], makers[name](pseudo, length, strides), size)
         for name in BRANCHES
@@ -130,7 +130,11 @@ def _as_span(windows: jax.Array, config: Any) -> jax.Array:
 
 
 def _statistics_stage(
-    config: Any, networks: Networks, length: int, usual_maps: tuple[float, Difference], size: tuple[int, int]
+    config: Any,
+    networks: Networks,
+    length: int,
+    usual_maps: tuple[float, Difference],
+    size: tuple[int, int],
 ) -> Stage:
     """Mean and mean square of each branch's residual at each pixel, over normal training windows.
 

@@ -15,9 +15,10 @@ leaky_relu = partial(nn.leaky_relu, negative_slope=0.2)
 class WindowAutoencoder(nn.Module):
     """Windows -> reconstructions of the same shape, through a narrow bottleneck.
 
-    A 3x3 convolution of folded pixels, 4x4 convolutions of stride 2, 3x3 ones at the smallest level,
-    the last of them to `bottleneck` features, and their mirror. The plan is that of LNTRA (Astrid et al. 2021), with two dimensions
-    in place of three and without a tanh at the end: differences of frames lie beyond 1.
+    A 3x3 convolution of folded pixels, 4x4 convolutions of stride 2, 3x3 ones at the smallest
+    level, the last of them to `bottleneck` features, and their mirror. The plan is that of LNTRA
+    (Astrid et al. 2021), with two dimensions in place of three and without a tanh at the end:
+    differences of frames lie beyond 1.
 
     Attributes:
       features: of each level; from the second on a level has half the side of the one before.

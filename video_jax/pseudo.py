@@ -17,6 +17,7 @@ from engine import parallel, residuals
 RAMP = 0.1
 """The soft edge of a patch outside its half side, as a share of that (SmoothMixS of LNTRA)."""
 
+
 class Pseudo(NamedTuple):
     """How often, how large and how fast."""
 
@@ -68,7 +69,7 @@ def cut_windows(
 def differences(windows: jax.Array, how: Difference) -> jax.Array:
     """What changes from frame to frame, times the gain: [B, H, W, T] -> [B, H, W, T - 1].
 
-    Without a blur, noise and edges as fine as a pixel, which no bottleneck restores, are most of it.
+    Without a blur most of it is noise and edges as fine as a pixel, which no bottleneck restores.
     """
     steps = how.gain * (windows[..., 1:] - windows[..., :-1])
     if not how.blur:
@@ -89,14 +90,16 @@ class Track(NamedTuple):
 def moving_patches(
     rng: jax.Array, shape: tuple[int, ...], side: tuple[float, float], move: int
 ) -> Track:
-    """Patches for windows of `shape` [B, H, W, T], each at a speed of its own, uniform up to `move`.
+    """Patches for windows of `shape` [B, H, W, T], at speeds that are uniform up to `move`.
 
     LNTRA's patches walk at random; things move straight on (ours). A centre stays in the frame.
     """
     batch, height, width, frames = shape
     keys = jax.random.split(rng, 6)
 
-    def along(size: int, start: jax.Array, speed: jax.Array, sides: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def along(
+        size: int, start: jax.Array, speed: jax.Array, sides: jax.Array
+    ) -> tuple[jax.Array, jax.Array]:
         first = _uniform(start, batch) * (size - 1)
         step = (2 * _uniform(speed, batch) - 1) * move
         centre = first[:, None] + step[:, None] * jnp.arange(frames)[None]
@@ -109,7 +112,7 @@ def moving_patches(
     return Track(rows, columns, (half_rows, half_columns))
 
 
-def patch_masks(track: Track, size: tuple[int, int]) -> jax.Array:
+def patch_masks(track: Track, size: tuple[int, ...]) -> jax.Array:
     """1 inside the patch, falling to 0 over `RAMP` of its half side outside: [B, H, W, T]."""
 
     def along(pixels: int, centre: jax.Array, half: jax.Array) -> jax.Array:
@@ -135,7 +138,9 @@ def carried(rng: jax.Array, windows: jax.Array, track: Track) -> jax.Array:
     """
     up, left = jax.random.split(rng)
     batch, height, width, _ = windows.shape
-    down = _integers(up, batch, 0, height)[:, None] + (track.rows - track.rows[:, :1]).astype(jnp.int32)
+    down = _integers(up, batch, 0, height)[:, None] + (track.rows - track.rows[:, :1]).astype(
+        jnp.int32
+    )
     right = _integers(left, batch, 0, width)[:, None]
     right = right + (track.columns - track.columns[:, :1]).astype(jnp.int32)
     roll = jax.vmap(partial(jnp.roll, axis=(0, 1)), in_axes=(-1, 0), out_axes=-1)
@@ -147,7 +152,7 @@ PseudoFn = Callable[[jax.Array, jax.Array], tuple[jax.Array, jax.Array, jax.Arra
 
 
 def seen(pseudo: Pseudo, length: int, strides: tuple[int, ...]) -> PseudoFn:
-    """Windows in a share of which a patch of another image moves: P_s, without a diffusion model."""
+    """Windows in some of which a patch of another image moves: P_s, without a diffusion model."""
 
     def make_seen(rng: jax.Array, spans: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
         cut, where, what, coin = jax.random.split(rng, 4)
@@ -161,9 +166,7 @@ def seen(pseudo: Pseudo, length: int, strides: tuple[int, ...]) -> PseudoFn:
     return make_seen
 
 
-def moved(
-    pseudo: Pseudo, length: int, strides: tuple[int, ...], how: Difference
-) -> PseudoFn:
+def moved(pseudo: Pseudo, length: int, strides: tuple[int, ...], how: Difference) -> PseudoFn:
     """Differences in a share of which something moves otherwise: P_t, without optical flow.
 
     A third each: the differences of the window that skips frames, everywhere (LNTRA); these, mixed

@@ -58,7 +58,7 @@ def get_config(category: str = "ucsd_ped2") -> ConfigDict:
         weight=1.0,  # of the temporal branch
         by_place=False,
     )
-    # Frames over which scores are smoothed, for the metrics that say so; a threshold is of raw ones.
+    # Frames over which scores are smoothed for the metrics that say so; thresholds are of raw ones.
     config.evaluation.smoothing = 3.0
     config.every = dict(log=20, save=100, pictures=500)
     if category == "demo":

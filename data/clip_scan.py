@@ -155,8 +155,11 @@ def _gaps(folder: Path, numbers: Sequence[int]) -> list[str]:
 def _labels(place: Path, testing: Sequence[ClipFiles], faults: list[str]) -> dict[str, FrameLabels]:
     """Of all test clips, or of none; a clip that alone has none is a fault."""
     table = place / LABELS_FILE
-    labels = _read_table(table, faults) if table.is_file() else {}
+    by_name = _read_table(table, faults) if table.is_file() else {}
+    labels = {}
     for clip in testing:
+        if said := by_name.get(clip.name) or by_name.get(Path(clip.name).stem):
+            labels[clip.name] = said
         path = place / "testing" / "labels" / f"{Path(clip.name).stem}.npy"
         if path.is_file():
             labels |= _read_array(clip.name, path, faults)

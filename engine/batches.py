@@ -104,7 +104,8 @@ def windowed(frames: np.ndarray, starts: np.ndarray, draws: Stream, *, length: i
     def images_of(held: Any, sent: tuple[jax.Array, ...]) -> jax.Array:
         frames, starts = held
         indices, flips, _, _ = sent
-        places = starts[indices][..., None] + jnp.arange(length, dtype=jnp.int32)
+        onwards = jnp.arange(length, dtype=jnp.int32).reshape(*[1] * indices.ndim, length)
+        places = starts[indices][..., None] + onwards
         windows = jnp.moveaxis(frames[places], -3, -1)
         mirrored = jnp.where(flips[..., None, None, None], jnp.flip(windows, axis=-2), windows)
         batch: jax.Array = scaled(mirrored)

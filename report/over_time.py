@@ -50,7 +50,7 @@ def clip_sections(folder: str, scored: Scored, threshold: Threshold) -> list[Sec
         caption = f"{clip}: {_stretches(scores, limit)}. The clip with its maps: {video}"
         drawn.append(embedded(png, caption))
     about = (
-        "Shaded: frames that are labelled abnormal. Below, the frames at the highest peaks, with what "
+        "Shaded: frames labelled abnormal. Below, the frames at the highest peaks, with what "
         "of their maps no held-out good clip had. The first and last frames of a clip, around "
         "which no window fits, have the score of the nearest frame that has one. In the videos "
         "beside this page a frame above the threshold has a border."
@@ -108,7 +108,7 @@ def clip_figure(
     axes.set(xlabel="frame", xlim=(1, max(2, len(scores))))
     axes.set_title(figures.printable(clip), fontsize=11, loc="left", parse_math=False)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(fontsize=8, loc="upper right", framealpha=0.85, edgecolor="none")
+    axes.legend(fontsize=8, loc="lower right", bbox_to_anchor=(1, 1), ncols=4, frameon=False)
     boxes = lower.subplots(1, KEY_FRAMES, squeeze=False).ravel()
     for box in boxes:
         box.set_axis_off()

@@ -1,10 +1,10 @@
-"""Which settings of the score find made-up anomalies in held-out good clips, of a trained video run.
+"""Which settings of a video run's score find made-up anomalies in its held-out good clips.
 
 python -m benchmarks.clip_settings --workdir=W
 
 Three kinds, in a patch of each window: what is there moves too fast (frames are skipped), something
-foreign moves across, and something foreign moves across too fast. No test clip is opened. Printed is
-the AUROC of windows with against windows without, by kind, the smallest first.
+foreign moves across, and something foreign moves across too fast. No test clip is opened. A row a
+setting: the AUROC of windows with against windows without, by kind; best first, by the worst kind.
 """
 
 import itertools

@@ -75,6 +75,7 @@ def _check_images(config: ConfigDict) -> tuple[list[str], int]:
         folder=config.data.folder,
         white_level=config.data.get("white_level", 0),
         max_pixels=config.data.get("max_pixels", MOST_PIXELS),
+        defects=inputs.defects_of(config),
     )
     for line in report.findings:
         print(line)

@@ -8,7 +8,8 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from commands import inputs
-from commands.runs import FREE, restore_detector, whole_path
+from commands.detector import restore_detector
+from commands.runs import free_of, whole_path
 from data.windows import Windows
 from deploy.export import require_new_folder, write_export
 from engine.sources import changes, read_sources
@@ -41,7 +42,8 @@ def export(
     detector = restore_detector(workdir)
     networks = detector.networks
     config = inputs.located(config or detector.config, workdir)
-    claim(workdir, config.to_dict(), detector.facts, free=FREE, main=False)
+    free = free_of(config, networks.method)
+    claim(workdir, config.to_dict(), detector.facts, free=free, main=False)
     inputs.refuse_inside(config, output, "output")
     splits = inputs.load(config, detector.facts)
     before, now = read_sources(workdir), inputs.sources_of(splits)

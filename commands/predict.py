@@ -8,7 +8,8 @@ import numpy as np
 from PIL import Image
 
 from commands import inputs
-from commands.runs import Detector, restore_detector, whole_path
+from commands.detector import Detector, restore_detector
+from commands.runs import whole_path
 from data import new_clips, photos
 from data.images import hardly_seen, white_level_line
 from data.photos import Photo

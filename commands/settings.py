@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict, FrozenConfigDict
 
-_OURS = ("fanogan_jax", "ae_jax", "contrario_jax", "video_jax", "optax")
+_OURS = ("fanogan_jax", "ae_jax", "contrario_jax", "few_shot_jax", "video_jax", "optax")
 # What commands/ read: the sections have these fields, and no others but those of `RULES`.
 _NEEDED = {
     "data": (
@@ -24,10 +24,17 @@ _NEEDED = {
     "every": ("log", "save", "pictures"),
     "method": ("fn",),
 }
-_STAGES = ("gan", "encoding", "training", "head_training")  # of our methods, likewise
+_STAGES = (
+    "gan",
+    "encoding",
+    "training",
+    "head_training",
+    "labelled_training",
+)  # of our methods, likewise
 # What our methods read besides these: networks, and how images are corrupted, scored and tuned for.
 _SECTIONS = (
-    *("generator", "critic", "encoder", "autoencoder", "head", "latent"),
+    *("generator", "critic", "encoder", "autoencoder", "head", "latent", "trunk", "scorer"),
+    "members",
     *("corruption", "patches", "score", "tuning"),
     *("clips", "spatial", "temporal", "pseudo", "statistics"),
 )
@@ -104,7 +111,8 @@ _PLACES = _one_of("features", "pixels")
 RULES: Mapping[str, Rule] = {
     "seed": _whole(0, 2**32 - 1),
     **dict.fromkeys(("name", "fn", "category", "root", "folder", "prepared"), _TEXT),
-    **dict.fromkeys(("textures", "metrics"), _TEXT),
+    **dict.fromkeys(("textures", "metrics", "labelled", "labelled_kind"), _TEXT),
+    **dict.fromkeys(("unsupervised", "few_shot"), _TEXT),
     # data
     "image_size": _whole(8, 2**14),
     "crop": _SIDE,
@@ -122,6 +130,9 @@ RULES: Mapping[str, Rule] = {
     # judgement
     "false_alarm_rate": _number(0, 1, low_too=False, high_too=False),
     "false_regions": _number(0, 1e6, low_too=False),
+    **dict.fromkeys(("cost_of_miss", "cost_of_false_alarm"), _WEIGHT),
+    "defect_rate": _number(0, 1, low_too=False, high_too=False),
+    "leave_one_out": _FLAG,
     "pixel_size": _SIDE,
     # networks
     "latent": _whole(1, 2**20),
@@ -132,6 +143,9 @@ RULES: Mapping[str, Rule] = {
     "halvings": _whole(0, 4),
     **dict.fromkeys(("spatial.convolutions", "temporal.convolutions"), _whole(0, 64)),
     **dict.fromkeys(("transposed", "sspcab", "skips"), _FLAG),
+    "scorer.scales": _one_of(1, 2),
+    "temperature": _number(0, 1e3, low_too=False),
+    "boundary": _WEIGHT,
     "dtype": _one_of("float32", "bfloat16"),
     # training
     **dict.fromkeys(("epochs", "samples", "num_steps", "warmup_steps"), _whole(0)),
@@ -151,7 +165,9 @@ RULES: Mapping[str, Rule] = {
     **dict.fromkeys(("atypical_weight", "simplex_weight", "pixel_weight"), _WEIGHT),
     "atypical": _DECAY,
     "atypical_start": _whole(0),
-    "corrupted_weight": _SHARE,
+    **dict.fromkeys(("metric_weight", "entropy_weight", "margin"), _WEIGHT),
+    "reference_draws": _whole(0, 10**6),
+    **dict.fromkeys(("corrupted_weight", "corrupted"), _SHARE),
     "noise": _number(0, 10),
     "lighting": _DECAY,
     **dict.fromkeys(("per_region", "graded"), _FLAG),

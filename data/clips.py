@@ -169,10 +169,9 @@ def load_clips(
     copy = (
         Path(os.path.expanduser(data_dir)) / "decoded" / f"{category}_{width}x{height}px_clips.npz"
     )
-    parts = {
-        "training": survey.training,
-        "testing": survey.testing if test and survey.labels else [],
-    }
+    parts = {"training": survey.training}
+    if test:
+        parts["testing"] = survey.testing if survey.labels else []
     if survey.testing and test and not survey.labels:
         logging.warning(
             "%s has test clips and no labels, so that they are not tested with: add %s, or decide "
@@ -182,7 +181,7 @@ def load_clips(
         )
     faults = list(survey.faults)
     decoded = _decode_parts(survey, parts, settings, copy, faults, keep=test)
-    training, testing = decoded["training"], decoded["testing"]
+    training, testing = decoded["training"], decoded.get("testing", [])
     faults += clip_faults(survey, training, testing, settings)
     _refuse(faults)
     tested = tested_frames(survey, testing, settings, faults)

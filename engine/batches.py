@@ -35,6 +35,7 @@ class Batches(NamedTuple):
     images: Callable[[Any, Any], jax.Array]
     """(held, one device's share of sent) -> its images; pure, a part of the jitted step."""
     grouped: bool  # whether what is sent is so small that many steps' worth go at once
+    labelled: Stream | None = None  # what is sent for steps that see labelled images (Stage)
 
 
 def resident(pixels: np.ndarray, draws: Stream, *, crop: int = 0) -> Batches:

@@ -74,6 +74,9 @@ class Stage(NamedTuple):
     """(variables, calibration images [B, H, W, C], rng) -> what the networks are like there."""
     preview: Callable[[jax.Array, jax.Array], jax.Array] | None = None
     """(calibration images [B, H, W, C], rng) -> 64 images: what the stage makes of its input."""
+    labelled: bool = False
+    """Whether a step's images are of two rows, batch_dims (2, batch): [0] normal ones and [1]
+    labelled defective ones, or, where the run has none of these, normal ones again."""
 
 
 ScoreFn = Callable[[Variables, jax.Array], Score]
@@ -103,6 +106,11 @@ class Method(NamedTuple):
     stages: tuple[Stage, ...]
     score: ScoreFn
     tuning: Tuning | None = None
+
+    @property
+    def labelled(self) -> bool:
+        """Whether a stage learns from labelled defective images."""
+        return any(stage.labelled for stage in self.stages)
 
 
 def num_updates(epochs: int, num_images: int, batch_size: int) -> int:

@@ -7,6 +7,7 @@ and reconstructions lie in temporary files, until they are looked at.
 import importlib.metadata
 import platform
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from operator import itemgetter
 from typing import Any
@@ -20,8 +21,9 @@ from engine.log import read_metrics
 from evaluation import clips, metrics, official, threshold
 from evaluation.false_alarms import calibrate_marks
 from evaluation.metrics import OwnMetric
+from evaluation.misses import LabelledDefects, Misses, cheapest, judged, ranks_of
 from evaluation.results import Evaluation, scored_images
-from evaluation.scoring import Scorer, score_to_disk
+from evaluation.scoring import Scorer, score_to_disk, scores
 from evaluation.threshold import Threshold
 
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "scikit-learn")
@@ -43,6 +45,7 @@ def evaluate_test_set(
     smoothing: float | None = None,
     own: Mapping[str, OwnMetric],
     official_metrics: bool = False,
+    labelled: LabelledDefects | None = None,
 ) -> Evaluation:
     """Scores the calibration and the test images, sets the threshold, and takes all metrics.
 
@@ -63,6 +66,7 @@ def evaluate_test_set(
         the metrics that say so (evaluation/clips.py); None: the images belong to no clips.
       own: further metrics by name, as `metrics.own_metrics` gives them.
       official_metrics: whether to take what MVTec AD's script will say, too.
+      labelled: defective images that are not tested with; the threshold may be chosen by them.
 
     Raises:
       ValueError: fewer than two good images are held out, a rate that is none, or a score is not
@@ -72,9 +76,9 @@ def evaluate_test_set(
         threshold.require_count(count := len(calibration.images), count)
     normal = score_to_disk(scorer, batches(calibration.images, batch_size), batch_size, workdir)
     if smoothing is None:
-        calibrated = threshold.calibrate(normal.image, normal.map, false_alarm_rate)
-        marks = calibrate_marks(normal.map, false_regions, false_alarm_rate)
-        calibrated = calibrated._replace(marks=marks)
+        calibrated = _image_threshold(
+            scorer, normal, labelled, false_alarm_rate, false_regions, batches, batch_size
+        )
     else:
         calibrated = clips.calibrate_clips(
             calibration.paths, normal.image, normal.map, false_alarm_rate
@@ -89,6 +93,7 @@ def evaluate_test_set(
     results = {
         **about,
         **_metrics(test, score, pixel_size, workdir),
+        **(_by_label(test, score.image, labelled) if labelled else {}),
         "threshold": _threshold_content(calibrated, network),
         "at_threshold": _rates(calibrated, test, score.image),
         "steps": {line["stage"]: line["step"] for line in history},
@@ -118,6 +123,55 @@ def _rates(calibrated: Threshold, test: Images, scores: np.ndarray) -> dict[str,
     if calibrated.clip_frames:
         return clips.clip_rates(calibrated, test.paths, test.labels, test.defects, scores)
     return threshold.rates(calibrated, test.labels, test.defects, scores)
+
+
+def _image_threshold(
+    scorer: Scorer,
+    normal: Any,
+    labelled: LabelledDefects | None,
+    rate: float,
+    false_regions: float,
+    batches: Callable[[Any, int], Iterable[np.ndarray]],
+    batch_size: int,
+) -> Threshold:
+    """From the scores `normal` of calibration images, and perhaps from labelled defects."""
+    count, ranks = len(normal.image), None
+    if labelled and labelled.trained_on:
+        ranks = labelled.left_out
+    elif labelled:
+        few = scores(scorer, batches(labelled.images.images, batch_size), batch_size)
+        ranks = ranks_of(normal.image, np.concatenate([batch.image for batch in few])).tolist()
+    point, asked = None, rate
+    if labelled and labelled.costs and ranks is not None:
+        point = cheapest(ranks, count, labelled.costs)
+        rate = point / (count + 1)
+    calibrated = threshold.calibrate(normal.image, normal.map, rate, point=point)
+    marks = calibrate_marks(normal.map, false_regions, asked)
+    point = point or threshold.operating_point(count, rate)
+    misses = labelled and _misses(labelled, ranks, count, point)
+    return calibrated._replace(marks=marks, misses=misses)
+
+
+def _misses(labelled: LabelledDefects, ranks: Any, count: int, point: int) -> Misses:
+    if ranks is None:
+        return Misses(len(labelled.images.images), labelled.trained_on)
+    return judged(labelled, ranks, count, point)
+
+
+def _by_label(test: Images, image_scores: np.ndarray, labelled: LabelledDefects) -> dict[str, Any]:
+    """How many of each kind are labelled, and metrics of the kinds that are, and that are not."""
+    kinds = Counter(labelled.images.defects)
+    is_good = test.labels == 0
+    seen = np.array([defect in kinds for defect in test.defects], bool)
+    parts = {"seen": seen | is_good, "unseen": ~seen | is_good}
+    return {
+        "labelled": dict(sorted(kinds.items())),
+        "by_label": {
+            name: {"count": int((part & ~is_good).sum())}
+            | metrics.image_metrics(test.labels[part], image_scores[part])
+            for name, part in parts.items()
+        },
+    }
 
 
 def _metrics(test: Images, score: Any, pixel_size: int, workdir: str) -> dict[str, Any]:

@@ -17,6 +17,7 @@ import numpy as np
 from scipy import stats
 
 from evaluation.false_alarms import Marks, marks_content, marks_of, marks_statement
+from evaluation.misses import Misses, misses_content, misses_of, misses_statement
 from storage.files import write_text
 
 THRESHOLD_FILE = "threshold.json"
@@ -44,6 +45,7 @@ class Threshold(NamedTuple):
     map_max: float  # top of the maps' colour scale
     calibration_scores: tuple[float, ...]  # of the good images, ascending
     marks: Marks | None = None  # what is marked in place of `pixel_threshold`; None: of old runs
+    misses: Misses | None = None  # what labelled defects say; None where there are none
     # Of clips, whose maxima the calibration scores are: the frames of the longest; 0: of images.
     clip_frames: int = 0
 
@@ -102,7 +104,9 @@ def shortfall(rate: float, count: int, good: int, *, of: str = "images") -> str:
     )
 
 
-def calibrate(scores: np.ndarray, maps: Iterable[np.ndarray], rate: float) -> Threshold:
+def calibrate(
+    scores: np.ndarray, maps: Iterable[np.ndarray], rate: float, *, point: int | None = None
+) -> Threshold:
     """The threshold at which at most a share `rate` of new good images is called defective.
 
     The k-th smallest of the n scores, k = ceil((n + 1)(1 - rate)): a new good score is as likely in
@@ -115,6 +119,7 @@ def calibrate(scores: np.ndarray, maps: Iterable[np.ndarray], rate: float) -> Th
       scores: float [n] of calibration images, which training has not seen.
       maps: n of float [H, W], their anomaly maps.
       rate: in (0, 1).
+      point: n + 1 - k, from 1 to n, where it was chosen otherwise than by the rate.
 
     Raises:
       ValueError: as `require_rate` and `require_count`; or a score or map is not finite.
@@ -125,7 +130,7 @@ def calibrate(scores: np.ndarray, maps: Iterable[np.ndarray], rate: float) -> Th
     highest = np.sort(np.array([values.max() for values in maps], np.float64))
     if not (np.isfinite(scores).all() and np.isfinite(highest).all()):
         raise ValueError("a score of a held-out good image is not finite: train again")
-    above = max(1, math.floor((count + 1) * Fraction(str(rate))))  # n + 1 - k
+    above = point or operating_point(count, rate)  # n + 1 - k
     low, high = stats.beta.ppf([(1 - COVERAGE) / 2, (1 + COVERAGE) / 2], above, count + 1 - above)
     return Threshold(
         false_alarm_rate=float(rate),
@@ -136,6 +141,15 @@ def calibrate(scores: np.ndarray, maps: Iterable[np.ndarray], rate: float) -> Th
         map_max=SCALE * max(float(highest[-1]), 1e-6),
         calibration_scores=tuple(scores.tolist()),
     )
+
+
+def operating_point(count: int, rate: float) -> int:
+    """n + 1 - k of `calibrate` for `count` images.
+
+    >>> operating_point(19, 0.05), operating_point(10, 0.05), operating_point(99, 0.05)
+    (1, 1, 5)
+    """
+    return max(1, math.floor((count + 1) * Fraction(str(rate))))
 
 
 def _just_above(ascending: np.ndarray, index: int) -> float:
@@ -221,6 +235,7 @@ def statement(threshold: Threshold, *, tuned: bool = False) -> list[str]:
             "The score's settings were chosen with the help of the same images, which these rates "
             "do not count in: judge them on further good parts."
         )
+    sentences += misses_statement(threshold.misses) if threshold.misses else []
     return sentences + (marks_statement(threshold.marks) if threshold.marks else [])
 
 
@@ -257,12 +272,15 @@ def percent(rate: float) -> str:
 def content(threshold: Threshold, network: Mapping[str, Any]) -> dict[str, Any]:
     """What threshold.json holds; `network` says of which networks and score the threshold is."""
     tuned = bool(network.get("score"))
-    marks = threshold.marks
+    marks, misses = threshold.marks, threshold.misses
     return threshold._asdict() | {
         "interval": list(threshold.interval),
         "calibration_scores": list(threshold.calibration_scores),
         "marks": marks and marks_content(marks),
-        "guaranteed": threshold.guaranteed_rate <= threshold.false_alarm_rate and not tuned,
+        "misses": misses and misses_content(misses),
+        "guaranteed": threshold.guaranteed_rate <= threshold.false_alarm_rate
+        and not tuned
+        and not (misses and misses.costs),
         "statement": statement(threshold, tuned=tuned),
         "network": dict(network),
     }
@@ -272,6 +290,25 @@ def write_threshold(workdir: str, threshold: Threshold, network: Mapping[str, An
     """Writes `workdir/threshold.json`, as a whole or not at all."""
     text = json.dumps(content(threshold, network), indent=2, allow_nan=False)
     write_text(os.path.join(workdir, THRESHOLD_FILE), text + "\n")
+
+
+def read_network(workdir: str) -> dict[str, Any]:
+    """Of which networks and score a workdir's threshold is, as `write_threshold` was told.
+
+    Raises:
+      FileNotFoundError: there is none.
+      ValueError: the file is damaged.
+    """
+    path = os.path.join(workdir, THRESHOLD_FILE)
+    remedy = f"run python main.py --mode=evaluate --workdir={workdir}"
+    try:
+        with open(path, encoding="utf-8") as file:
+            network: dict[str, Any] = json.load(file)["network"]
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"{path} does not exist: {remedy} first") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path} is damaged ({error!r}): {remedy} again") from error
+    return network
 
 
 def read_threshold(workdir: str, network: Mapping[str, Any]) -> Threshold:
@@ -289,14 +326,17 @@ def read_threshold(workdir: str, network: Mapping[str, Any]) -> Threshold:
         with open(path, encoding="utf-8") as file:
             content = json.load(file)
         content = {"clip_frames": 0, **content}  # files of earlier versions have none
-        fields = {name: content[name] for name in Threshold._fields if name != "marks"}
+        later = ("marks", "misses")  # than the first versions
+        fields = {name: content[name] for name in Threshold._fields if name not in later}
         marks = marks_of(content["marks"]) if content.get("marks") else None
+        misses = misses_of(content["misses"]) if content.get("misses") else None
         numbers = [fields["threshold"], fields["pixel_threshold"], fields["map_max"]]
         scores = tuple(map(float, fields.pop("calibration_scores")))
         if not np.isfinite([*numbers, *scores]).all() or list(scores) != sorted(scores):
             raise ValueError("its numbers make no sense")
         interval = tuple(fields.pop("interval"))
         fields |= {"interval": interval, "calibration_scores": scores, "marks": marks}
+        fields["misses"] = misses
         threshold = Threshold(**fields)
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path} is damaged ({error!r}): {remedy} again") from error

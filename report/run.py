@@ -263,6 +263,7 @@ def _metrics_tables(results: Results) -> list[Table]:
     by_score = {name: shared | entry for name, entry in by_score.items()}
     maps = {entry["resolution"]: entry for entry in [results.get("pixel")] if entry}
     counts = [[name.replace("_", " "), n] for name, n in results.get("counts", {}).items()]
+    counts += [[f"labelled: {kind}", n] for kind, n in results.get("labelled", {}).items()]
     return [
         *_frames_tables(results),
         Table("Images", ["", "number"], counts),
@@ -272,6 +273,12 @@ def _metrics_tables(results: Results) -> list[Table]:
             "defect",
             image | {"count": "images"},
             results.get("per_defect", {}),
+        ),
+        _metrics_table(
+            "Image scores of kinds of which images were labelled, and of others",
+            "kinds",
+            image | {"count": "images"},
+            results.get("by_label", {}),
         ),
         _metrics_table("Anomaly maps, pixel by pixel", "resolution", pixel, maps),
         _values("Own metrics", results.get("own", {})),

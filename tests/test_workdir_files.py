@@ -11,7 +11,7 @@ SOURCES = [
     ROOT / "main.py",
     *(
         path
-        for room in (*ROOMS, "fanogan_jax", "ae_jax", "contrario_jax", "video_jax")
+        for room in (*ROOMS, "fanogan_jax", "ae_jax", "contrario_jax", "few_shot_jax", "video_jax")
         for path in (ROOT / room).rglob("*.py")
     ),
 ]

@@ -137,7 +137,7 @@ def test_an_export_is_a_function_of_a_window(run, tmp_path):
     assert scores[0] == pytest.approx(float(row["score"]), rel=1e-3, abs=1e-4)
     assert maps.shape == (1, 16, 16)
     card = (tmp_path / "export/README.md").read_text()
-    assert "Decode 4 consecutive frames to grey" in card and "convert(\"RGB\")" not in card
+    assert "Decode 4 consecutive frames to grey" in card and 'convert("RGB")' not in card
 
 
 def test_check_says_how_clips_are_used_and_what_is_wrong(run, tmp_path, capsys):

@@ -93,6 +93,8 @@ BUILT = [
         "ssae_small",
         "restorer",
         "contrario",
+        "few_shot",
+        "meliad",
     )
     and rule_of(".".join(field[1])).text.startswith(
         ("a whole", "a number", "1 to 64", "2 values", "two values")

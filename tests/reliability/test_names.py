@@ -84,7 +84,7 @@ def modules_of_the_checkout():
     paths = [*ROOT.glob("*.py"), *(path for folder in folders for path in folder.rglob("*.py"))]
     names = {".".join(path.relative_to(ROOT).with_suffix("").parts) for path in paths}
     names = {name.removesuffix(".__init__") for name in names}
-    methods = ("fanogan_jax", "ae_jax", "contrario_jax", "video_jax")
+    methods = ("fanogan_jax", "ae_jax", "contrario_jax", "few_shot_jax", "video_jax")
     return sorted(name for name in names if name.split(".")[0] not in methods)
 
 

@@ -154,7 +154,9 @@ def test_the_score_is_the_mean_of_the_largest_of_the_sum_of_both(spans):
     np.testing.assert_allclose(score.map, both, rtol=1e-4, atol=1e-5)
     largest = np.sort(both.reshape(8, -1))[:, -38:].mean(axis=1)
     np.testing.assert_allclose(score.image, largest, rtol=1e-4)
-    np.testing.assert_allclose(score.terms["spatial"], mean_of_largest(z["spatial"], 0.1), rtol=1e-4)
+    np.testing.assert_allclose(
+        score.terms["spatial"], mean_of_largest(z["spatial"], 0.1), rtol=1e-4
+    )
 
 
 def states_of(method):
@@ -176,9 +178,7 @@ def test_one_step_on_eight_devices_is_one_on_one(method, spans):
             )
             new, metrics = jax.jit(step)(state, batches)
             results.append(jax.tree.map(lambda x: np.asarray(x[0]), (new.variables, metrics)))
-        jax.tree.map(
-            lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-3, atol=2e-5), *results
-        )
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-3, atol=2e-5), *results)
 
 
 def test_gradients_are_finite_where_nothing_moves(method):
@@ -220,7 +220,9 @@ def test_the_optimiser_is_clipped_adam_with_a_warm_up():
     params = {"w": jnp.ones(3)}
     state = optimizer.init(params)
     updates, _ = optimizer.update({"w": jnp.full(3, 1e3)}, state, params)
-    assert not np.asarray(optax.apply_updates(params, updates)["w"] - 1).any()  # warm-up begins at 0
+    assert not np.asarray(
+        optax.apply_updates(params, updates)["w"] - 1
+    ).any()  # warm-up begins at 0
     config.training.schedule.warmup_steps = 10
     with pytest.raises(ValueError, match="must be less than the 10 steps"):
         _optimizer(config.training, 10)

@@ -46,6 +46,8 @@ class Threshold(NamedTuple):
     calibration_scores: tuple[float, ...]  # of the good images, ascending
     marks: Marks | None = None  # what is marked in place of `pixel_threshold`; None: of old runs
     misses: Misses | None = None  # what labelled defects say; None where there are none
+    # Of clips, whose maxima the calibration scores are: the frames of the longest; 0: of images.
+    clip_frames: int = 0
 
 
 def require_rate(rate: float) -> None:
@@ -57,19 +59,20 @@ def require_rate(rate: float) -> None:
         )
 
 
-def require_count(count: int, good: int) -> None:
-    """Raises ValueError for fewer than two held-out images, of `good` normal ones in all."""
+def require_count(count: int, good: int, *, of: str = "images") -> None:
+    """Raises ValueError for fewer than two held-out images, or clips, of `good` normal ones."""
     if count < 2:
         raise ValueError(
-            f"a threshold needs 2 held-out good images at least, and there are {count}: "
-            f"{_way_to(2, good)}"
+            f"a threshold needs 2 held-out good {of} at least, and there are {count}: "
+            f"{_way_to(2, good, of)}"
         )
 
 
-def _way_to(enough: int, good: int) -> str:
+def _way_to(enough: int, good: int, of: str) -> str:
     """How to hold out `enough` of `good` normal images, so that as many twice are trained on."""
     if good < 3 * enough:
-        return f"photograph more good parts, for {good} are too few"
+        more = "photograph more good parts" if of == "images" else f"record more good {of}"
+        return f"{more}, for {good} are too few"
     share = math.ceil(100 * enough / good) / 100
     return f"--config.data.calibration={share:g} holds out {enough} or more of these {good}"
 
@@ -83,21 +86,21 @@ def needed(rate: float) -> int:
     return math.ceil(1 / Fraction(str(rate))) - 1
 
 
-def shortfall(rate: float, count: int, good: int) -> str:
+def shortfall(rate: float, count: int, good: int, *, of: str = "images") -> str:
     """What `count` calibration images will not be able to promise of `rate`; '' if nothing.
 
-    `good` is the number of all normal images, with those that are trained on.
+    `good` is the number of all normal images, or `of` clips, with those that are trained on.
 
     Raises:
       ValueError: as `require_count`.
     """
-    require_count(count, good)
+    require_count(count, good, of=of)
     if count >= (enough := needed(rate)):
         return ""
     return (
-        f"{count} good images are held out, which can guarantee a false-alarm rate of "
+        f"{count} good {of} are held out, which can guarantee a false-alarm rate of "
         f"{percent(1 / (count + 1))} at the lowest, not the {percent(rate)} asked for: {enough} "
-        f"would: {_way_to(enough, good)}."
+        f"would: {_way_to(enough, good, of)}."
     )
 
 
@@ -214,19 +217,18 @@ def statement(threshold: Threshold, *, tuned: bool = False) -> list[str]:
     asked, lowest = percent(threshold.false_alarm_rate), percent(1 / (count + 1))
     low, high = (percent(rate) for rate in threshold.interval)
     promised = percent(threshold.guaranteed_rate)
+    of = "clips" if threshold.clip_frames else "images"
     sentences = [
-        f"An image with a score above {threshold.threshold:.6g} is called defective.",
-        f"Of new good parts, {promised} at most are expected to be called defective, if they come "
-        f"from the same production and camera as the {count} held-out good images.",
-        f"Other {count} images would have given another threshold: in 95 of 100 such choices the "
+        *_promise(threshold, promised),
+        f"Other {count} {of} would have given another threshold: in 95 of 100 such choices the "
         f"false-alarm rate in the long run lies between {low} and {high}.",
-        f"With {count} good images the lowest rate that can be guaranteed is {lowest}.",
+        f"With {count} good {of} the lowest rate that can be guaranteed is {lowest}.",
     ]
     if threshold.guaranteed_rate > threshold.false_alarm_rate:
         more = needed(threshold.false_alarm_rate)
         sentences.append(
-            f"The {asked} asked for are NOT guaranteed: that takes {more} held-out good images. "
-            "This is the tightest threshold that these images can vouch for."
+            f"The {asked} asked for are NOT guaranteed: that takes {more} held-out good {of}. "
+            f"This is the tightest threshold that these {of} can vouch for."
         )
     if tuned:
         sentences.append(
@@ -235,6 +237,26 @@ def statement(threshold: Threshold, *, tuned: bool = False) -> list[str]:
         )
     sentences += misses_statement(threshold.misses) if threshold.misses else []
     return sentences + (marks_statement(threshold.marks) if threshold.marks else [])
+
+
+def _promise(threshold: Threshold, promised: str) -> list[str]:
+    """What is decided on, and the share of what is good that is expected to be called otherwise."""
+    count, frames = len(threshold.calibration_scores), threshold.clip_frames
+    if not frames:
+        return [
+            f"An image with a score above {threshold.threshold:.6g} is called defective.",
+            f"Of new good parts, {promised} at most are expected to be called defective, if they "
+            f"come from the same production and camera as the {count} held-out good images.",
+        ]
+    return [
+        f"A frame with a score above {threshold.threshold:.6g} is called defective.",
+        f"Of new clips in which all is good, {promised} at most are expected to have such a frame, "
+        f"if they show the same scene through the same camera as the {count} held-out clips, and "
+        f"are no longer than these, {frames} frames at most: the longer a clip, the higher its "
+        "highest score.",
+        "Nothing is promised of single frames: neighbours are nearly alike, so that they are no "
+        "independent trials.",
+    ]
 
 
 def percent(rate: float) -> str:
@@ -303,6 +325,7 @@ def read_threshold(workdir: str, network: Mapping[str, Any]) -> Threshold:
     try:
         with open(path, encoding="utf-8") as file:
             content = json.load(file)
+        content = {"clip_frames": 0, **content}  # files of earlier versions have none
         later = ("marks", "misses")  # than the first versions
         fields = {name: content[name] for name in Threshold._fields if name not in later}
         marks = marks_of(content["marks"]) if content.get("marks") else None

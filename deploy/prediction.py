@@ -28,7 +28,9 @@ from data.photos import Photo
 from engine.log import bar_stream
 from engine.method import Score
 from evaluation.false_alarms import log_nfa
+from evaluation.drift import Watch, observe, start_watch
 from evaluation.maps import Region, largest_region, resize_map
+from evaluation.quality import Quality, quality_of
 from evaluation.threshold import Threshold, p_values
 from report import heat
 from storage import files
@@ -39,7 +41,7 @@ PICTURES = ("heat_maps", "overlays", "masks")
 REGION = tuple(f"region_{name}" for name in Region._fields)
 ROW_COLUMNS = (
     *("path", "decision", "score", "threshold", "p_value", *REGION),
-    *("region_log10_nfa", "pictures", "reason"),
+    *("region_log10_nfa", *Quality._fields, "pictures", "reason"),
 )
 DECISIONS = GOOD, DEFECTIVE, UNREADABLE = "good", "defective", "unreadable"
 # By the byte order mark a spreadsheet knows that umlauts are UTF-8.
@@ -63,6 +65,7 @@ class Prediction(NamedTuple):
     map: np.ndarray | None = None  # float32 [S, S]
     log10_nfa: float | None = None  # of the region: how many are expected so unusual by chance
     marked: np.ndarray | None = None  # bool, as large as the file; with `map`
+    quality: Quality | None = None  # of the photo, where it is readable
     reason: str = ""
 
 
@@ -100,6 +103,7 @@ def _decide(photo: Photo, threshold: Threshold, score: Any, values: np.ndarray) 
         return Prediction(photo.path, UNREADABLE, threshold.threshold, reason=reason)
     score = float(score)  # the threshold has more digits than float32 holds
     mask, nfa = _marked(values, photo.size, threshold)
+    assert photo.pixels is not None
     region = largest_region(mask)
     return Prediction(
         photo.path,
@@ -111,6 +115,7 @@ def _decide(photo: Photo, threshold: Threshold, score: Any, values: np.ndarray) 
         map=values,
         log10_nfa=None if region is None or nfa is None else _least(nfa, region),
         marked=mask,
+        quality=quality_of(photo.pixels),
         reason=photo.reason,
     )
 
@@ -139,7 +144,7 @@ def predict_all(
     batch_size: int,
     done: int,
     total: int,
-) -> Counter:
+) -> tuple[Counter, Watch]:
     """Decides on every image and writes rows and pictures into the folder `output`.
 
     One bad image costs its own row: it is listed with the reason, and the next is scored.
@@ -154,14 +159,14 @@ def predict_all(
       total: number of all photos, for the progress bar.
 
     Returns:
-      How often each decision was made, in the rows that stay too.
+      How often each decision was made, and what the watch has seen; both of the rows that stay too.
 
     Raises:
       OSError: `output` cannot be written; rows that were written stay.
     """
     for name in PICTURES:
         os.makedirs(os.path.join(output, name), exist_ok=True)
-    counts = _keep(output, done)
+    counts, watch = _keep(output, done, threshold)
     table_path, lines_path = (os.path.join(output, name) for name in PREDICTIONS)
     stream = bar_stream()
     bar = tqdm(total=total, initial=done, unit=" images", disable=not stream, file=stream)
@@ -170,7 +175,8 @@ def predict_all(
             made = decide_on(scorer, photos, threshold, batch_size)
             for photo, prediction in zip(photos, made, strict=True):
                 name = _picture_name(counts.total(), photo.path)
-                row = _row(prediction, name)
+                row = row_of(prediction, name)
+                watch = watch_row(watch, row)
                 table.write(_csv(row.values()))
                 lines.write(_json(row))
                 if prediction.map is not None and prediction.marked is not None:
@@ -184,7 +190,15 @@ def predict_all(
                 values = (counts.total(), total, counts[DEFECTIVE], counts[UNREADABLE])
                 text = "%d of %d images: %d defective, %d unreadable"
                 logging.log_every_n_seconds(logging.INFO, text, _SILENCE, *values)
-    return counts
+    return counts, watch
+
+
+def watch_row(watch: Watch, row: Mapping[str, Any]) -> Watch:
+    """The watch after the part that a row is of; one that is unreadable is no part."""
+    if row["decision"] == UNREADABLE:
+        return watch
+    quality = Quality(*(row[name] for name in Quality._fields))
+    return observe(watch, row["score"], quality, defective=row["decision"] == DEFECTIVE)
 
 
 def rows_done(output: str, paths: Sequence[str], threshold: Threshold, batch_size: int) -> int:
@@ -232,21 +246,24 @@ def _rows(path: str) -> Iterator[dict[str, Any]]:
             yield row
 
 
-def _keep(output: str, count: int) -> Counter:
-    """Leaves the first `count` rows alone, and says how often each decision was made in them."""
+def _keep(output: str, count: int, threshold: Threshold) -> tuple[Counter, Watch]:
+    """Leaves the first `count` rows alone, and says what `predict_all` returns of them."""
     table_path, lines_path = (os.path.join(output, name) for name in PREDICTIONS)
     counts: Counter = Counter()
+    watch = start_watch(threshold)
     kept = itertools.islice(_rows(lines_path), count) if count else ()
     with files.whole(table_path) as table, files.whole(lines_path) as lines:
         table.write(_HEADER)
         for row in kept:
             counts[row["decision"]] += 1
+            watch = watch_row(watch, row)
             table.write(_csv(row.values()))
             lines.write(_json(row))
-    return counts
+    return counts, watch
 
 
-def _row(prediction: Prediction, pictures: str) -> dict[str, Any]:
+def row_of(prediction: Prediction, pictures: str) -> dict[str, Any]:
+    """What is written of one image, with the columns of `ROW_COLUMNS`, as JSON has it."""
     region = prediction.region or [None] * len(Region._fields)
     return {
         "path": prediction.path,
@@ -256,6 +273,7 @@ def _row(prediction: Prediction, pictures: str) -> dict[str, Any]:
         "p_value": prediction.p_value,
         **dict(zip(REGION, region, strict=True)),
         "region_log10_nfa": prediction.log10_nfa,
+        **dict(zip(Quality._fields, prediction.quality or [None] * 3, strict=True)),
         "pictures": None if prediction.map is None else pictures,
         "reason": prediction.reason or None,
     }

@@ -20,6 +20,7 @@ from engine.log import read_metrics
 from evaluation import metrics, official, threshold
 from evaluation.false_alarms import calibrate_marks
 from evaluation.metrics import OwnMetric
+from evaluation.quality import qualities
 from evaluation.results import Evaluation, scored_images
 from evaluation.scoring import Scorer, score_to_disk
 from evaluation.threshold import Threshold
@@ -69,7 +70,7 @@ def evaluate_test_set(
     normal = score_to_disk(scorer, batches(calibration.images, batch_size), batch_size, workdir)
     calibrated = threshold.calibrate(normal.image, normal.map, false_alarm_rate)
     marks = calibrate_marks(normal.map, false_regions, false_alarm_rate)
-    calibrated = calibrated._replace(marks=marks)
+    calibrated = calibrated._replace(marks=marks, quality=qualities(calibration.images))
     # Without test images there are none of everything, and the metrics say why they are absent.
     score = jax.tree.map(itemgetter(slice(0)), normal)
     start = time.perf_counter()  # the scorer was compiled for the calibration images
@@ -117,6 +118,7 @@ def _threshold_content(calibrated: Threshold, network: Mapping[str, Any]) -> dic
     """What results.json says of the threshold: all but the scores that it comes from."""
     content = threshold.content(calibrated, network)
     content["held_out"] = len(content.pop("calibration_scores"))
+    del content["quality"]
     content["marks"] = {k: v for k, v in content["marks"].items() if k != "background"}
     return content
 

@@ -17,6 +17,7 @@ import numpy as np
 from scipy import stats
 
 from evaluation.false_alarms import Marks, marks_content, marks_of, marks_statement
+from evaluation.quality import Quality
 from storage.files import write_text
 
 THRESHOLD_FILE = "threshold.json"
@@ -44,6 +45,9 @@ class Threshold(NamedTuple):
     map_max: float  # top of the maps' colour scale
     calibration_scores: tuple[float, ...]  # of the good images, ascending
     marks: Marks | None = None  # what is marked in place of `pixel_threshold`; None: of old runs
+    # Of the calibration photos, each number of evaluation.quality.Quality; () of old runs.
+    quality: tuple[tuple[float, ...], ...] = ()
+    date: str = ""  # ISO 8601, where new photos have set it (--mode=recalibrate)
 
 
 def require_rate(rate: float) -> None:
@@ -200,10 +204,13 @@ def statement(threshold: Threshold, *, tuned: bool = False) -> list[str]:
     asked, lowest = percent(threshold.false_alarm_rate), percent(1 / (count + 1))
     low, high = (percent(rate) for rate in threshold.interval)
     promised = percent(threshold.guaranteed_rate)
+    images = "held-out good images"
+    if threshold.date:
+        images, tuned = f"good photos of {threshold.date[:10]}", False
     sentences = [
         f"An image with a score above {threshold.threshold:.6g} is called defective.",
         f"Of new good parts, {promised} at most are expected to be called defective, if they come "
-        f"from the same production and camera as the {count} held-out good images.",
+        f"from the same production and camera as the {count} {images}.",
         f"Other {count} images would have given another threshold: in 95 of 100 such choices the "
         f"false-alarm rate in the long run lies between {low} and {high}.",
         f"With {count} good images the lowest rate that can be guaranteed is {lowest}.",
@@ -211,7 +218,7 @@ def statement(threshold: Threshold, *, tuned: bool = False) -> list[str]:
     if threshold.guaranteed_rate > threshold.false_alarm_rate:
         more = needed(threshold.false_alarm_rate)
         sentences.append(
-            f"The {asked} asked for are NOT guaranteed: that takes {more} held-out good images. "
+            f"The {asked} asked for are NOT guaranteed: that takes {more} {images}. "
             "This is the tightest threshold that these images can vouch for."
         )
     if tuned:
@@ -234,12 +241,13 @@ def percent(rate: float) -> str:
 
 def content(threshold: Threshold, network: Mapping[str, Any]) -> dict[str, Any]:
     """What threshold.json holds; `network` says of which networks and score the threshold is."""
-    tuned = bool(network.get("score"))
+    tuned = bool(network.get("score")) and not threshold.date  # new photos had no part in it
     marks = threshold.marks
     return threshold._asdict() | {
         "interval": list(threshold.interval),
         "calibration_scores": list(threshold.calibration_scores),
         "marks": marks and marks_content(marks),
+        "quality": dict(zip(Quality._fields, map(list, threshold.quality), strict=False)),
         "guaranteed": threshold.guaranteed_rate <= threshold.false_alarm_rate and not tuned,
         "statement": statement(threshold, tuned=tuned),
         "network": dict(network),
@@ -263,23 +271,54 @@ def read_threshold(workdir: str, network: Mapping[str, Any]) -> Threshold:
     remedy = f"run python main.py --mode=evaluate --workdir={workdir}"
     if not os.path.exists(path):
         raise FileNotFoundError(f"{path} does not exist: {remedy} first")
+    threshold, origin = read_threshold_file(path, f"{remedy} again")
+    if origin != json.loads(json.dumps(network)):
+        raise ValueError(f"{path} was made with other networks or another score: {remedy} again")
+    return threshold
+
+
+def read_threshold_file(path: str, remedy: str) -> tuple[Threshold, Any]:
+    """A threshold and the networks that it is of; `remedy` is what to do where it is damaged.
+
+    Raises:
+      OSError: there is no such file.
+      ValueError: the file is damaged.
+    """
     try:
         with open(path, encoding="utf-8") as file:
             content = json.load(file)
-        fields = {name: content[name] for name in Threshold._fields if name != "marks"}
+        optional = {"marks", "quality", "date"}
+        fields = {name: content[name] for name in Threshold._fields if name not in optional}
         marks = marks_of(content["marks"]) if content.get("marks") else None
         numbers = [fields["threshold"], fields["pixel_threshold"], fields["map_max"]]
         scores = tuple(map(float, fields.pop("calibration_scores")))
-        if not np.isfinite([*numbers, *scores]).all() or list(scores) != sorted(scores):
+        known = content.get("quality") or {}
+        quality = tuple(tuple(map(float, known[name])) for name in Quality._fields if known)
+        if not np.isfinite([*numbers, *scores, *sum(quality, ())]).all() or list(scores) != sorted(
+            scores
+        ):
             raise ValueError("its numbers make no sense")
         interval = tuple(fields.pop("interval"))
         fields |= {"interval": interval, "calibration_scores": scores, "marks": marks}
-        threshold = Threshold(**fields)
+        fields |= {"quality": quality, "date": str(content.get("date", ""))}
+        return Threshold(**fields), content.get("network")
     except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{path} is damaged ({error!r}): {remedy} again") from error
-    if content.get("network") != json.loads(json.dumps(network)):
-        raise ValueError(f"{path} was made with other networks or another score: {remedy} again")
-    return threshold
+        raise ValueError(f"{path} is damaged ({error!r}): {remedy}") from error
+
+
+def keep_old_threshold(workdir: str, until: str) -> str:
+    """Copies the workdir's threshold.json beside it, and says under which name; '' without one.
+
+    `until`: when it is replaced, ISO 8601, which the name says.
+    """
+    path = os.path.join(workdir, THRESHOLD_FILE)
+    if not os.path.exists(path):
+        return ""
+    stem, suffix = os.path.splitext(THRESHOLD_FILE)
+    name = f"{stem}.until-{until.replace(':', '')}{suffix}"
+    with open(path, encoding="utf-8") as file:
+        write_text(os.path.join(workdir, name), file.read())
+    return name
 
 
 SCALE = 3.0

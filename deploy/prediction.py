@@ -27,8 +27,8 @@ from tqdm import tqdm
 from data.photos import Photo
 from engine.log import bar_stream
 from engine.method import Score
-from evaluation.false_alarms import log_nfa
 from evaluation.drift import Watch, observe, start_watch
+from evaluation.false_alarms import log_nfa
 from evaluation.maps import Region, largest_region, resize_map
 from evaluation.quality import Quality, quality_of
 from evaluation.threshold import Threshold, p_values
@@ -194,9 +194,9 @@ def predict_all(
 
 
 def watch_row(watch: Watch, row: Mapping[str, Any]) -> Watch:
-    """The watch after the part that a row is of; one that is unreadable is no part."""
+    """The watch after the part that a row is of; of one that is unreadable nothing is known."""
     if row["decision"] == UNREADABLE:
-        return watch
+        return watch._replace(parts=watch.parts + 1)
     quality = Quality(*(row[name] for name in Quality._fields))
     return observe(watch, row["score"], quality, defective=row["decision"] == DEFECTIVE)
 

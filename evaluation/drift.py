@@ -68,7 +68,8 @@ class Martingale(NamedTuple):
 class Watch(NamedTuple):
     """What has been seen of a line since its calibration."""
 
-    parts: int
+    parts: int  # the number of the last one
+    before: int  # the number of the last one before the calibration
     called_defective: int
     defective_in_a_row: int  # the last ones, or others that are not below `cut`
     cut: float  # scores below it are bet on
@@ -125,12 +126,15 @@ def p_value(values: Sequence[float], counts: Sequence[int], value: float, chance
     return (above + chance * (equal + 1)) / (sum(counts) + 1)
 
 
-def start_watch(threshold: Threshold) -> Watch:
-    """The watch of a line of which no part has been seen since `threshold` was set."""
+def start_watch(threshold: Threshold, parts: int = 0) -> Watch:
+    """The watch of a line of which no part has been seen since `threshold` was set.
+
+    `parts`: the number of the last part before that.
+    """
     called_good = [s for s in threshold.calibration_scores if s <= threshold.threshold]
     cut = called_good[-1] if called_good else float("-inf")
     photos = tuple(map(_martingale, threshold.quality))
-    return Watch(0, 0, 0, cut, _martingale([s for s in called_good if s < cut]), photos)
+    return Watch(parts, parts, 0, 0, cut, _martingale([s for s in called_good if s < cut]), photos)
 
 
 def _martingale(values: Sequence[float]) -> Martingale:
@@ -166,6 +170,7 @@ def observe(watch: Watch, score: float, quality: Quality, *, defective: bool) ->
     photos = tuple(_seen(state, part, value, chance, limit) for state, value in pairs)
     return Watch(
         part,
+        watch.before,
         watch.called_defective + int(defective),
         0 if below else watch.defective_in_a_row + 1,
         watch.cut,
@@ -215,8 +220,8 @@ def drift_of(watch: Watch, threshold: Threshold) -> Drift:
         if state.alarm:
             word, where = _WORDS[name, _direction(state)]
             sentences.append(
-                f"Since about part {_since(state):,} the photos are {word} than at calibration: check "
-                f"{where}, or calibrate again."
+                f"Since about part {_since(state):,} the photos are {word} than at calibration: "
+                f"check {where}, or calibrate again."
             )
     if watch.scores.alarm:
         sentences.append(_of_scores(watch, bool(sentences)))
@@ -251,13 +256,13 @@ def _nothing(watch: Watch, threshold: Threshold, numbers: Mapping[str, float]) -
     name = max(numbers, key=lambda each: numbers[each])
     count = len(threshold.calibration_scores)
     text = (
-        f"{watch.parts:,} parts seen, {watch.called_defective:,} called defective: nothing speaks "
+        f"{watch.parts - watch.before:,} parts seen, {watch.called_defective:,} called defective: nothing speaks "
         f"against the promise of {percent(threshold.guaranteed_rate)} at most of good parts "
         f"(evidence {numbers[name]:.2g}, alarm at {ALARM:g}; {count} calibration images)."
     )
     if numbers[name] >= NOTICE:
         text = (
-            f"{watch.parts:,} parts seen: there is some evidence of a change in {name} "
+            f"{watch.parts - watch.before:,} parts seen: there is some evidence of a change in {name} "
             f"({numbers[name]:.2g}; the alarm is at {ALARM:g})."
         )
     if not watch.photos:
@@ -306,6 +311,7 @@ def watch_of(content: Mapping[str, Any]) -> Watch:
 
     return Watch(
         int(content["parts"]),
+        int(content["before"]),
         int(content["called_defective"]),
         int(content["defective_in_a_row"]),
         none if content["cut"] is None else float(content["cut"]),

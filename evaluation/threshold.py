@@ -6,6 +6,7 @@ method's own units, is above the threshold. Nothing is assumed of the scores; of
 new good parts come from the same production, and through the same camera, as the `n`.
 """
 
+import contextlib
 import json
 import math
 import os
@@ -304,6 +305,13 @@ def read_threshold_file(path: str, remedy: str) -> tuple[Threshold, Any]:
         return Threshold(**fields), content.get("network")
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path} is damaged ({error!r}): {remedy}") from error
+
+
+def recalibrated(workdir: str) -> str:
+    """When new photos have set the workdir's threshold (--mode=recalibrate), or ''."""
+    with contextlib.suppress(OSError, ValueError):
+        return read_threshold_file(os.path.join(workdir, THRESHOLD_FILE), "")[0].date
+    return ""
 
 
 def keep_old_threshold(workdir: str, until: str) -> str:

@@ -54,7 +54,7 @@ def predict_all(output, *photos, size=2):
     counts, watch = prediction.predict_all(
         scorer, iter(batches), FOUND, str(output), batch_size=size, done=0, total=len(photos)
     )
-    assert watch.parts == len(photos) - counts["unreadable"]
+    assert watch.parts == len(photos) and watch.called_defective == counts["defective"]
     return counts
 
 

@@ -66,9 +66,7 @@ def _too_large(body: int) -> str:
     return f"a request may have {body:,} bytes at most: send fewer or smaller images"
 
 
-async def _refuse(
-    status: int, reason: str, scope: MutableMapping[str, Any], send: _Send
-) -> None:
+async def _refuse(status: int, reason: str, scope: MutableMapping[str, Any], send: _Send) -> None:
     async def nothing() -> _Message:
         return {"type": "http.disconnect"}
 

@@ -63,7 +63,10 @@ class Gauges:
         self.photos = Counter("jaxomaly_photos", "Photos answered.", ["decision"], **here)
         self.refused = Counter("jaxomaly_refused", "Requests not admitted.", **here)
         self.seconds = Histogram(
-            "jaxomaly_answer_seconds", "From a whole request to its answer.", buckets=_BUCKETS, **here
+            "jaxomaly_answer_seconds",
+            "From a whole request to its answer.",
+            buckets=_BUCKETS,
+            **here,
         )
         self.batches = Histogram(
             "jaxomaly_batch_photos", "Photos scored together.", buckets=(1, 2, 4, 8, 16, 32), **here
@@ -150,7 +153,9 @@ def application(line: Line, gauges: Gauges) -> FastAPI:
         gauges.seconds.observe(time.perf_counter() - start)
         bad = all(row["decision"] == UNREADABLE for row in rows)
         content = {"parts": rows} if several else rows[0]
-        return JSONResponse({**content, "detail": rows[0]["reason"]} if bad else content, 422 if bad else 200)
+        return JSONResponse(
+            {**content, "detail": rows[0]["reason"]} if bad else content, 422 if bad else 200
+        )
 
     @app.get("/health", summary="Whether the service is alive")
     async def health() -> JSONResponse:

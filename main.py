@@ -69,7 +69,7 @@ _MODE = flags.DEFINE_enum(
     "the score's settings for the workdir on held-out normal images with made-up defects, never on "
     "test images; evaluate afterwards. compare: write a page about the runs in --workdirs into "
     "--output. check: say how each image would be used and all that is wrong with them, without a "
-    "workdir; exit code 1 if anything is. serve: answer over HTTP, with the page for people, by the "
+    "workdir; exit code 1 if anything is. serve: answer over HTTP, with a page for people, by the "
     "networks of --workdir or of the export --model. recalibrate: set the workdir's threshold from "
     "the new good photos --images, without training; the old one is kept.",
 )
@@ -98,7 +98,7 @@ _MODEL = flags.DEFINE_string("model", None, "Folder that --mode=export wrote, fo
 _HOST = flags.DEFINE_string(
     "host",
     "127.0.0.1",
-    "Address that --mode=serve listens at. Whoever reaches it may ask: 0.0.0.0 is the whole network.",
+    "Address that --mode=serve listens at. Whoever reaches it may ask; 0.0.0.0: from any network.",
 )
 _PORT = flags.DEFINE_integer("port", 8000, "Port of --mode=serve; 0: any that is free.")
 _JOURNAL = flags.DEFINE_string(

@@ -1,9 +1,9 @@
 """How often the watch on the line is wrong, and how long it takes: python -m benchmarks.drift
 
 Simulated lines: scores are normal, calibration images and good parts of mean 0, changed parts of
-another mean, defects of mean 4; the cut is that of a threshold for 5 % of false alarms. NumPy alone,
-minutes on a core. `simulate` does with many lines at once what evaluation/drift.py does with one,
-which tests/evaluation/test_drift.py holds to be the same.
+another mean, defects of mean 4; the cut is that of a threshold for 5 % of false alarms. NumPy
+alone, minutes on a core. What evaluation/drift.py does with one line is done here with many at
+once; tests/evaluation/test_drift.py holds the two to be the same.
 """
 
 import datetime

@@ -42,6 +42,8 @@ class Journal:
     """An open journal; it belongs to one thread."""
 
     watch: Watch  # after the last line that was there
+    _file: BinaryIO  # the newest, at its end
+    _lines: int  # of it, without the first
 
     def __init__(self, folder: str, threshold: Threshold, digest: str, keep: str) -> None:
         """Opens the journal of `folder`, which is made if need be, and goes on where it ended.
@@ -134,7 +136,8 @@ class Journal:
             if header["journal"] != _FORMAT:
                 raise ValueError(f"format {header['journal']}")
             watch, same = watch_of(header["watch"]), header["threshold"] == self._digest
-            for number, line in enumerate(lines[1:], start=2):
+            for line in lines[1:]:
+                number += 1
                 row = json.loads(line)
                 if row["part"] != watch.parts + 1:
                     raise ValueError(f"part {row['part']} after {watch.parts}")
@@ -158,7 +161,7 @@ class Journal:
         with files.whole(path) as file:
             file.write(_line(header))
         _sync_folder(self._folder)
-        self._file: BinaryIO = open(path, "r+b", buffering=0)  # noqa: SIM115
+        self._file = open(path, "r+b", buffering=0)  # noqa: SIM115
         self._file.seek(0, os.SEEK_END)
         self._lines = 0
 

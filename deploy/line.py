@@ -38,7 +38,7 @@ RECENT = 50
 _PAUSE = 0.004  # seconds that a photo waits for others, at most
 
 
-class Full(Exception):
+class FullError(Exception):
     """Too many photos are waiting."""
 
 
@@ -92,10 +92,10 @@ class Line:
 
     @contextmanager
     def admission(self, count: int) -> Iterator[None]:
-        """A place for `count` photos, as long as they are worked on; raises `Full`."""
+        """A place for `count` photos, as long as they are worked on; raises `FullError`."""
         with self._lock:
             if self._admitted + count > self._most:
-                raise Full
+                raise FullError
             self._admitted += count
         try:
             yield

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from data.images import MOST_PIXELS, Reading
@@ -57,7 +58,7 @@ def read_export(folder: str) -> ServedModel:
     form = forms.read_stablehlo(where)
 
     def scorer(pixels: np.ndarray) -> Score:
-        score, values, *_ = form(pixels)
+        score, values, *_ = map(jnp.asarray, form(pixels))
         return Score(score, values)
 
     data = config["data"]

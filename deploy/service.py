@@ -28,7 +28,7 @@ from starlette.datastructures import UploadFile
 from starlette.requests import ClientDisconnect
 
 from data.photos import photo_of_bytes
-from deploy.line import Full, Line, Part
+from deploy.line import FullError, Line, Part
 from deploy.prediction import DECISIONS, REGION, UNREADABLE
 from engine import VERSION
 from evaluation.drift import Watch, drift_of
@@ -58,23 +58,29 @@ class Gauges:
 
     def __init__(self, waiting: Any) -> None:
         """`waiting`: a function that says how many photos are."""
-        self.registry = CollectorRegistry()
-        here = {"registry": self.registry}
-        self.photos = Counter("jaxomaly_photos", "Photos answered.", ["decision"], **here)
-        self.refused = Counter("jaxomaly_refused", "Requests not admitted.", **here)
+        self.registry = here = CollectorRegistry()
+        self.photos = Counter("jaxomaly_photos", "Photos answered.", ["decision"], registry=here)
+        self.refused = Counter("jaxomaly_refused", "Requests not admitted.", registry=here)
         self.seconds = Histogram(
             "jaxomaly_answer_seconds",
             "From a whole request to its answer.",
             buckets=_BUCKETS,
-            **here,
+            registry=here,
         )
         self.batches = Histogram(
-            "jaxomaly_batch_photos", "Photos scored together.", buckets=(1, 2, 4, 8, 16, 32), **here
+            "jaxomaly_batch_photos",
+            "Photos scored together.",
+            buckets=(1, 2, 4, 8, 16, 32),
+            registry=here,
         )
         self.evidence = Gauge(
-            "jaxomaly_drift_evidence", "Against the promise; alarm at 100.", ["of"], **here
+            "jaxomaly_drift_evidence",
+            "Against the promise; alarm at 100.",
+            ["of"],
+            registry=here,
         )
-        Gauge("jaxomaly_waiting_photos", "Photos admitted.", **here).set_function(waiting)
+        admitted = Gauge("jaxomaly_waiting_photos", "Photos admitted.", registry=here)
+        admitted.set_function(waiting)
         for decision in DECISIONS:
             self.photos.labels(decision)
 
@@ -143,7 +149,7 @@ def application(line: Line, gauges: Gauges) -> FastAPI:
                 rows = await asyncio.gather(
                     *(in_pool(content_of, part, wanted, threshold.map_max) for part in parts)
                 )
-        except Full as full:
+        except FullError as full:
             gauges.refused.inc()
             reason = f"{line.admitted} photos are waiting already: come again"
             raise HTTPException(503, reason, {"Retry-After": "1"}) from full

@@ -254,15 +254,15 @@ def _of_scores(watch: Watch, photos_changed: bool) -> str:
 
 def _nothing(watch: Watch, threshold: Threshold, numbers: Mapping[str, float]) -> str:
     name = max(numbers, key=lambda each: numbers[each])
-    count = len(threshold.calibration_scores)
+    count, seen = len(threshold.calibration_scores), f"{watch.parts - watch.before:,} parts seen"
     text = (
-        f"{watch.parts - watch.before:,} parts seen, {watch.called_defective:,} called defective: nothing speaks "
+        f"{seen}, {watch.called_defective:,} called defective: nothing speaks "
         f"against the promise of {percent(threshold.guaranteed_rate)} at most of good parts "
         f"(evidence {numbers[name]:.2g}, alarm at {ALARM:g}; {count} calibration images)."
     )
     if numbers[name] >= NOTICE:
         text = (
-            f"{watch.parts - watch.before:,} parts seen: there is some evidence of a change in {name} "
+            f"{seen}: there is some evidence of a change in {name} "
             f"({numbers[name]:.2g}; the alarm is at {ALARM:g})."
         )
     if not watch.photos:
@@ -301,10 +301,17 @@ def watch_of(content: Mapping[str, Any]) -> Watch:
     none = float("-inf")
 
     def state_of(fields: Mapping[str, Any]) -> Martingale:
-        given = {name: fields[name] for name in Martingale._fields}
-        given["logs"] = given["logs"] or (none, none)
-        tuples = {n: tuple(v) if isinstance(v, list) else v for n, v in given.items()}
-        state = Martingale(**tuples)
+        logs = fields["logs"] or (none, none)
+        state = Martingale(
+            tuple(fields["values"]),
+            tuple(fields["counts"]),
+            int(fields["bets"]),
+            (logs[0], logs[1]),
+            fields["highest"],
+            (fields["runs"][0], fields["runs"][1]),
+            (fields["since"][0], fields["since"][1]),
+            int(fields["alarm"]),
+        )
         if len(state.values) != len(state.counts) or list(state.values) != sorted(state.values):
             raise ValueError("the watch makes no sense")
         return state

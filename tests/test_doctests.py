@@ -5,14 +5,14 @@ import doctest
 import pytest
 
 from engine import nfa, residuals
-from evaluation import metrics, threshold
+from evaluation import drift, metrics, quality, threshold
 from storage import files
 
 
 @pytest.mark.parametrize(
     ("module", "least"),
-    [(nfa, 1), (residuals, 4), (metrics, 1), (threshold, 4), (files, 1)],
-    ids=["nfa", "residuals", "metrics", "threshold", "files"],
+    [(nfa, 1), (residuals, 4), (metrics, 1), (threshold, 4), (files, 1), (drift, 1), (quality, 1)],
+    ids=["nfa", "residuals", "metrics", "threshold", "files", "drift", "quality"],
 )
 def test_examples(module, least):
     failed, tried = doctest.testmod(module)

@@ -2,8 +2,8 @@
 
 Starts the program, and asks it as so many clients of a line would, each with a connection that it
 keeps and the next photo as soon as it has its answer. Then the faults: memory over many requests,
-kill -9 under load, mutated images, clients that are slow. Prints Markdown; minutes. --share=0.1
-does with a tenth of all.
+kill -9 under load, mutated images, clients that are slow. Prints Markdown; minutes. --seconds is
+how long each number of clients asks; --share=0.1 does with a tenth of the faults.
 """
 
 import argparse
@@ -185,6 +185,7 @@ def main() -> None:
     parser.add_argument("--model", required=True)
     parser.add_argument("--images", required=True)
     parser.add_argument("--share", type=float, default=1.0)
+    parser.add_argument("--seconds", type=float, default=30.0)
     given = parser.parse_args()
     share = given.share
     photos = [path.read_bytes() for path in sorted(Path(given.images).rglob("*.png"))[:64]]
@@ -196,7 +197,7 @@ def main() -> None:
         print("| clients | requests/s | p50, ms | p99, ms | answered 503 |\n|---|---|---|---|---|")
         load(address, photos, 8, 3)
         for clients in (1, 8, 64):
-            found = load(address, photos, clients, 30 * share)
+            found = load(address, photos, clients, given.seconds)
             print(
                 f"| {clients} | {found['rate']:.0f} | {found['p50']:.0f} | {found['p99']:.0f} | "
                 f"{found['refused']:.0f} |",

@@ -6,13 +6,14 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
 from data.images import MOST_PIXELS, Reading
+from data.photos import of_pixels
 from deploy import forms
 from deploy.export import CARD
+from deploy.prediction import decide_on
 from engine.method import Score
 from engine.workdir import read_config, read_facts
 from evaluation.threshold import THRESHOLD_FILE, Threshold, read_threshold_file
@@ -81,7 +82,8 @@ def model_digest(model: ServedModel) -> str:
 
 
 def compile_sizes(model: ServedModel, sizes: tuple[int, ...]) -> None:
-    """Scores a black image in batches of each size, so that no later one waits for a compiler."""
+    """Decides on a black image in batches of each size, so that none waits for a compiler later."""
+    side = model.image_size
+    black = of_pixels(np.zeros((max(side, 8), max(side, 8), 3), np.uint8), side)
     for size in sizes:
-        side = model.image_size
-        jax.block_until_ready(model.scorer(np.zeros((size, side, side, 3), np.uint8)).image)
+        decide_on(model.scorer, [black], model.threshold, size)

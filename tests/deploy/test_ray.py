@@ -1,4 +1,4 @@
-"""The page's script for Ray Data gives predict's rows; run where requirements-ray.txt is installed."""
+"""The page's script for Ray Data gives predict's rows, where requirements-ray.txt is installed."""
 
 import importlib.util
 import json

@@ -49,6 +49,7 @@ def test_ray_gives_the_rows_of_predict(tmp_path, monkeypatch):
     keep = ("PATH", "HOME", "LANG")
     environment = {name: os.environ[name] for name in keep if name in os.environ}
     environment |= {"JAX_PLATFORMS": "cpu", "RAY_USAGE_STATS_ENABLED": "0"}
+    environment["RAY_raylet_start_wait_time_s"] = "300"  # on a busy machine
     done = subprocess.run(
         [sys.executable, "score_ray.py", "model", "photos", "rows"],
         cwd=tmp_path,

@@ -191,6 +191,14 @@ def evaluate_run(
     )
     if save_maps:
         _write_maps(workdir, config.data.category, splits.test, outcome.scored.maps)
+    if date := threshold.recalibrated(workdir):
+        kept = threshold.keep_old_threshold(workdir, f"evaluation-after-{date}")
+        logging.warning(
+            "The threshold that new photos set on %s is replaced by one from the held-out images; "
+            "it is kept as %s.",
+            date,
+            kept,
+        )
     write_results(workdir, outcome, networks.origin)
     write_sources(workdir, inputs.sources_of(splits))
     folder = os.path.join(workdir, REPORT)

@@ -33,7 +33,7 @@ class Places(NamedTuple):
     boundary: jax.Array | None = None  # []: the learnt distance between same and different
 
 
-class Scorer(nn.Module):
+class ScoringNetwork(nn.Module):
     """Images -> `Places`, by a trunk and a head, at one scale or the mean of two.
 
     Attributes:

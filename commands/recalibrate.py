@@ -7,8 +7,9 @@ from datetime import UTC, datetime
 import numpy as np
 
 from commands import inputs
+from commands.detector import Detector, restore_detector
 from commands.evaluate import require_judgement
-from commands.runs import Detector, held, restore_detector, whole_path
+from commands.runs import held, whole_path
 from data import photos
 from data.images import refuse_bad_files
 from data.photos import Photo

@@ -6,7 +6,8 @@ import os
 import socket
 
 from commands import inputs
-from commands.runs import restore_detector, whole_path
+from commands.detector import restore_detector
+from commands.runs import whole_path
 from deploy.journal import KEEP, Journal
 from deploy.line import Line
 from deploy.served import ServedModel, model_digest, read_export

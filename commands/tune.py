@@ -6,6 +6,7 @@ from typing import Any
 from ml_collections import ConfigDict, FrozenConfigDict
 
 from commands import inputs
+from commands.networks import train_networks
 from commands.runs import (
     held,
     refuse_changed,
@@ -14,7 +15,6 @@ from commands.runs import (
     trained_facts,
     whole_path,
 )
-from commands.train import train_networks
 from data import pipeline
 from engine import parallel
 from engine.workdir import Facts

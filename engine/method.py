@@ -74,6 +74,9 @@ class Stage(NamedTuple):
     """(variables, calibration images [B, H, W, C], rng) -> what the networks are like there."""
     preview: Callable[[jax.Array, jax.Array], jax.Array] | None = None
     """(calibration images [B, H, W, C], rng) -> 64 images: what the stage makes of its input."""
+    labelled: bool = False
+    """Whether a step's images are of two rows, batch_dims (2, batch): [0] normal ones and [1]
+    labelled defective ones, or, where the run has none of these, normal ones again."""
 
 
 ScoreFn = Callable[[Variables, jax.Array], Score]
@@ -114,6 +117,11 @@ class Method(NamedTuple):
     """As `Tuning.score`: fields of the section `score` that were chosen -> the pictures of the way
     from an image to its reconstruction; None: there is no way to be shown."""
 
+    @property
+    def labelled(self) -> bool:
+        """Whether a stage learns from labelled defective images."""
+        return any(stage.labelled for stage in self.stages)
+
 
 def num_updates(epochs: int, num_images: int, batch_size: int) -> int:
     """Batches in `epochs` passes over `num_images`, the last batch of a pass rounded up."""
@@ -150,13 +158,13 @@ def shapes_of(network: nn.Module, *arguments: tuple[int, ...]) -> Any:
     return jax.eval_shape(network.init_with_output, key, *arrays)[0]
 
 
-def require_score(method: Method, side: int) -> None:
-    """Raises what scoring raises of images of `side` pixels, without computing."""
+def require_score(method: Method, shape: tuple[int, ...]) -> None:
+    """Raises what scoring raises of an image of `shape` [H, W, C], without computing."""
     key = jax.eval_shape(lambda: jax.random.key(0))
     variables: Variables = {}
     for stage in method.stages:
         variables = jax.eval_shape(stage.init, key, variables).variables
-    images = jax.ShapeDtypeStruct((1, side, side, 3), jnp.float32)
+    images = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
     jax.eval_shape(method.score, variables, images)
 
 

@@ -371,7 +371,7 @@ def plain_steps(small, norm, *, clip):
     small.training.optimizer = dict(fn="optax:sgd")
     small.training.clip = clip
     small.training.schedule = dict(init_value=0.0, peak_value=0.4, warmup_steps=4, end_value=0.1)
-    optimizer = self_supervised._optimizer(small.training, 12)
+    optimizer = self_supervised.scheduled_optimizer(small.training, 12)
     gradients = {"a": jnp.full(1, 3.0 * norm / 5), "b": jnp.full(1, 4.0 * norm / 5)}
     state, taken = optimizer.init(gradients), []
     for _ in range(13):

@@ -93,6 +93,8 @@ BUILT = [
         "ssae_small",
         "restorer",
         "contrario",
+        "few_shot",
+        "meliad",
         "glad_small",
     )
     and rule_of(".".join(field[1])).text.startswith(

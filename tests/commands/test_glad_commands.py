@@ -21,6 +21,8 @@ def finished(tmp_path_factory):
     root = make_parts(tmp_path_factory.mktemp("parts"))
     config = shrink(glad.get_config("nut"))
     config.data.update(root=str(root), prepared=str(root / "prepared"), calibration=0.3)
+    config.denoiser.features = (8,)
+    config.corruption.max_patches = 1
     config.tuning.update(
         starts=(40,), steps=(2,), noise_draws=(1,), residuals=("squared",), smoothing=(1.0,)
     )

@@ -6,7 +6,6 @@ normalisation's averages, and what scores. With a head (ae_jax/head.py) both lea
 stage, or the head alone in a second one, as 'head' and 'averaged_head'.
 """
 
-import dataclasses
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
@@ -33,6 +32,7 @@ from engine.method import (
     TrainState,
     Tuning,
     Variables,
+    average,
     descend,
     init_state,
 )
@@ -221,16 +221,6 @@ def scheduled_optimizer(section: Any, num_steps: int) -> optax.GradientTransform
         )
     schedule = optax.warmup_cosine_decay_schedule(**section.schedule, decay_steps=num_steps)
     return optax.chain(optax.clip_by_global_norm(section.clip), make(section.optimizer, schedule))
-
-
-def average(
-    state: TrainState, decay: float, network: str = "autoencoder", averaged: str = "averaged"
-) -> TrainState:
-    """Moves `averaged` towards `network` by 1 - decay, and faster in the first steps."""
-    decay_now = jnp.minimum(decay, (1 + state.step) / (10 + state.step))
-    new, old = state.variables[network], state.variables[averaged]
-    moved = optax.incremental_update(new, old, 1 - decay_now)
-    return dataclasses.replace(state, variables={**state.variables, averaged: moved})
 
 
 def checks(

@@ -4,6 +4,7 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
 from absl import logging
 from ml_collections import ConfigDict
 
@@ -22,6 +23,7 @@ from data.decoded import Images
 from data.windows import Windows, clip_slices
 from engine import parallel, startup
 from engine.log import REPORT
+from engine.pixels import scaled, to_pixels
 from engine.sources import changes, usable_sources, write_sources
 from engine.workdir import Facts
 from evaluation import evaluate as evaluation
@@ -29,7 +31,13 @@ from evaluation import official, threshold
 from evaluation.false_alarms import require_expected
 from evaluation.metrics import OwnMetric, own_metrics
 from evaluation.misses import Costs, LabelledDefects, require_costs
-from evaluation.results import PREDICTIONS_FILE, RESULTS_FILE, SCORES_FILE, write_results
+from evaluation.results import (
+    PREDICTIONS_FILE,
+    RESULTS_FILE,
+    SCORES_FILE,
+    Evaluation,
+    write_results,
+)
 from evaluation.scoring import scorer_of, theory_checks
 from report import summary
 from report.over_time import clip_sections
@@ -183,6 +191,14 @@ def evaluate_run(
     )
     if save_maps:
         _write_maps(workdir, config.data.category, splits.test, outcome.scored.maps)
+    if date := threshold.recalibrated(workdir):
+        kept = threshold.keep_old_threshold(workdir, f"evaluation-after-{date}")
+        logging.warning(
+            "The threshold that new photos set on %s is replaced by one from the held-out images; "
+            "it is kept as %s.",
+            date,
+            kept,
+        )
     write_results(workdir, outcome, networks.origin)
     write_sources(workdir, inputs.sources_of(splits))
     folder = os.path.join(workdir, REPORT)
@@ -190,7 +206,7 @@ def evaluate_run(
         over_time = clip_sections(folder, outcome.scored, outcome.threshold)
         write_report(folder, **outcome._asdict(), over_time=over_time)
     else:
-        write_report(folder, **outcome._asdict())
+        write_report(folder, **outcome._asdict(), chains=_chains(networks, outcome))
     page = os.path.join(REPORT, PAGE)
     names = (threshold.THRESHOLD_FILE, RESULTS_FILE, SCORES_FILE, PREDICTIONS_FILE)
     logging.info("Wrote %s and %s into %s.", ", ".join(names), page, workdir)
@@ -228,6 +244,27 @@ def _about(config: ConfigDict, splits: pipeline.Splits, networks: RunNetworks) -
         "checks": theory_checks(networks.method, networks.variables, batch),
     }
     return about | {name: values for name, values in optional.items() if values}
+
+
+def _chains(networks: RunNetworks, outcome: Evaluation) -> dict[str, dict[str, np.ndarray]]:
+    """What scoring does with a good and a defective image, those of the middle score of each.
+
+    Without test images, with a calibration image; {} of a method that has nothing to show.
+    """
+    if networks.method.chain is None:
+        return {}
+    scored = outcome.scored if len(outcome.scored.paths) else outcome.calibration
+    order = np.argsort(scored.scores, kind="stable")
+    ranked = [order[np.asarray(scored.labels)[order] == label] for label in (0, 1)]
+    middle = [int(indices[len(indices) // 2]) for indices in ranked if len(indices)]
+    images = scaled(np.stack([scored.images[index] for index in middle]))
+    shown = networks.method.chain(networks.origin["score"])(networks.variables, images)
+    return {
+        f"{scored.defects[index]}, score {scored.scores[index]:.4g}": {
+            caption: to_pixels(np.asarray(each[place])) for caption, each in shown.items()
+        }
+        for place, index in enumerate(middle)
+    }
 
 
 def _write_maps(workdir: str, category: str, test: Images, maps: Stack) -> None:

@@ -55,6 +55,8 @@ def export(
         )
     with open(os.path.join(workdir, RESULTS_FILE), encoding="utf-8") as file:
         results = json.load(file)
+    if detector.threshold.date:  # what the evaluation's threshold got wrong says nothing of this
+        results.pop("at_threshold", None)
     content = threshold.content(detector.threshold, networks.origin)
     files = {
         threshold.THRESHOLD_FILE: content,

@@ -239,7 +239,7 @@ def training_batches(
     draws = pipeline.train_draws(images, **options)
     count = 0 if few is None else len(few)
     pixels = images if few is None else np.concatenate([images, few])
-    labelled_draws = pipeline.labelled_draws(pixels, count, **options)
+    labelled_draws = pipeline.labelled_train_draws(pixels, count, **options)
     streams = [pipeline.train_images(pixels, each) for each in (draws, labelled_draws)]
     crop = options["crop"]
     if not config.data.resident:

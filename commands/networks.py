@@ -7,7 +7,7 @@ from absl import logging
 from ml_collections import ConfigDict
 
 from commands import inputs
-from commands.runs import LABELLED, free_of, refuse_changed, whole_path
+from commands.runs import LABELLED_FIELDS, free_of, refuse_changed, whole_path
 from data import pipeline
 from engine import checkpoint, hosts, parallel
 from engine.method import Method
@@ -66,7 +66,7 @@ def _bind(
         stages = {stage.name: stage.num_steps for stage in rest}
         source = whole_path(reuse)
         refuse_changed(source, facts, images)
-        others = (*free, *_NO_STAGES, *(() if rest is method.stages else LABELLED))
+        others = (*free, *_NO_STAGES, *(() if rest is method.stages else LABELLED_FIELDS))
         taken = reuse_stages(
             source, workdir, stages, settings, facts, free=others, main=main_process
         )

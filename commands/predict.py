@@ -17,6 +17,7 @@ from deploy import prediction
 from deploy.clip_decisions import INTERVALS, write_clip_decisions
 from deploy.prediction import Prediction
 from engine import brightness, startup
+from evaluation.drift import drift_of
 from storage.outputs import PREDICTIONS
 
 _BATCH = 32
@@ -88,7 +89,7 @@ def predict(workdir: str | os.PathLike[str], pattern: str, output: str | os.Path
     if done:
         print(f"{done} of {len(paths)} images are done already: going on after them.")
     start = time.perf_counter()
-    counts = prediction.predict_all(
+    counts, watch = prediction.predict_all(
         detector.scorer(),
         _noting_sizes(photos.stream_photos(paths[done:], image_size, batch_size, reading), sizes),
         detector.threshold,
@@ -102,6 +103,8 @@ def predict(workdir: str | os.PathLike[str], pattern: str, output: str | os.Path
     rate = (counts.total() - done) / (time.perf_counter() - start)
     named = ", ".join(f"{counts[name]} {name}" for name in prediction.DECISIONS)
     print(f"{counts.total()} images: {named} ({rate:.3g} images/s)")
+    for sentence in drift_of(watch, detector.threshold).sentences if watch.parts else ():
+        print(f"Watch: {sentence}")
     print(f"Rows: {os.path.join(output, PREDICTIONS[0])}")
     return counts[prediction.UNREADABLE]
 
@@ -117,7 +120,7 @@ def _predict_clips(detector: Detector, pattern: str, output: str) -> int:
     paths = [frame.path for frame in frames]
     batch_size = min(_BATCH, len(frames))
     done = prediction.rows_done(output, paths, detector.threshold, batch_size)
-    counts = prediction.predict_all(
+    counts, _ = prediction.predict_all(  # frames are not exchangeable: nothing to watch
         detector.scorer(),
         (
             [new_clips.photo_of(frame) for frame in frames[start : start + batch_size]]

@@ -21,7 +21,7 @@ FREE = (
 )
 
 
-LABELLED = ("data.labelled", "data.labelled_kind", "data.labelled_digest")
+LABELLED_FIELDS = ("data.labelled", "data.labelled_kind", "data.labelled_digest")
 
 
 def free_of(config: ConfigDict, method: Method) -> tuple[str, ...]:
@@ -30,7 +30,7 @@ def free_of(config: ConfigDict, method: Method) -> tuple[str, ...]:
     One that does is bound to these images, wherever their folder is.
     """
     if not method.labelled:
-        return (*FREE, *LABELLED)
+        return (*FREE, *LABELLED_FIELDS)
     return (*FREE, "data.labelled") if inputs.defects_of(config).folder else FREE
 
 

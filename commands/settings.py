@@ -12,7 +12,15 @@ from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict, FrozenConfigDict
 
-_OURS = ("fanogan_jax", "ae_jax", "contrario_jax", "few_shot_jax", "video_jax", "optax")
+_OURS = (
+    "fanogan_jax",
+    "ae_jax",
+    "contrario_jax",
+    "few_shot_jax",
+    "diffusion_jax",
+    "video_jax",
+    "optax",
+)
 # What commands/ read: the sections have these fields, and no others but those of `RULES`.
 _NEEDED = {
     "data": (
@@ -35,7 +43,8 @@ _STAGES = (
 _SECTIONS = (
     *("generator", "critic", "encoder", "autoencoder", "head", "latent", "trunk", "scorer"),
     "members",
-    *("corruption", "patches", "score", "tuning"),
+    *("denoiser", "diffusion"),
+    *("noise", "corruption", "patches", "score", "tuning"),
     *("clips", "spatial", "temporal", "pseudo", "statistics"),
 )
 _MOST = 10**9
@@ -106,6 +115,8 @@ _PERIOD = Rule(f"{_whole(1).text}, or 0: off", _whole(0).holds)
 _TEXT = Rule("a text in one line", lambda value: isinstance(value, str) and "\0" not in value)
 _MAPS = _one_of("residual", "head", "product")
 _PLACES = _one_of("features", "pixels")
+_RESIDUALS = _one_of("squared", "absolute", "structure")
+_LEVEL, _COUNT = _whole(0, 10**4), _whole(1, 10**4)
 
 # By the last name of a field, or, where that means two things, by the last two.
 RULES: Mapping[str, Rule] = {
@@ -141,6 +152,7 @@ RULES: Mapping[str, Rule] = {
     "dilations": _each(_SIZE),
     **dict.fromkeys(("width", "branch", "blocks", "convolutions", "fold", "bottleneck"), _SIZE),
     "halvings": _whole(0, 4),
+    "denoiser.blocks": _whole(1, 64),
     **dict.fromkeys(("spatial.convolutions", "temporal.convolutions"), _whole(0, 64)),
     **dict.fromkeys(("transposed", "sspcab", "skips"), _FLAG),
     "scorer.scales": _one_of(1, 2),
@@ -168,9 +180,11 @@ RULES: Mapping[str, Rule] = {
     **dict.fromkeys(("metric_weight", "entropy_weight", "margin"), _WEIGHT),
     "reference_draws": _whole(0, 10**6),
     **dict.fromkeys(("corrupted_weight", "corrupted"), _SHARE),
+    "max_weight": _number(0, 1e9, low_too=False),
+    "loss.levels": _ascending(_LEVEL),
     "noise": _number(0, 10),
     "lighting": _DECAY,
-    **dict.fromkeys(("per_region", "graded"), _FLAG),
+    **dict.fromkeys(("per_region", "graded", "fade"), _FLAG),
     # corruption
     "max_patches": _whole(1, 64),
     "side": _ascending(_SOME),
@@ -186,6 +200,8 @@ RULES: Mapping[str, Rule] = {
     "patches.side": _whole(1, 63),
     "scales": _each(_whole(1, 64)),
     "floor": _DECAY,
+    # noise levels
+    "num_levels": _COUNT,
     # scores
     **dict.fromkeys(("kappa", "feature_weight", "weight"), _WEIGHT),
     "by_place": _FLAG,
@@ -198,6 +214,12 @@ RULES: Mapping[str, Rule] = {
     "mean": _WEIGHT,
     "deviation": _number(0, 1e9, low_too=False),
     "map_of": _PLACES,
+    "start": _LEVEL,
+    **dict.fromkeys(("steps", "draws"), _whole(1, 1000)),
+    **dict.fromkeys(("adaptive", "fusion"), _FLAG),
+    "probe_smoothing": _number(0, 1e3),
+    "residual": _RESIDUALS,
+    "limits": _each(_each(_number(-1e9, 1e9), 3, 3), 0, 1000),
     "levels": _each(_number(0, 1, low_too=False, high_too=False)),
     "windows": _each(_whole(1, 64)),
     # tuning
@@ -207,7 +229,11 @@ RULES: Mapping[str, Rule] = {
     "tuning.maps_of": _each(_PLACES),
     "tuning.sides": _each(_one_of("one", "two")),
     "tuning.tops": _each(_SOME),
-    "tuning.draws": _whole(1, 10**4),
+    "tuning.draws": _COUNT,
+    "tuning.starts": _each(_LEVEL),
+    "tuning.steps": _each(_whole(1, 1000)),
+    "tuning.noise_draws": _each(_whole(1, 1000)),
+    "tuning.residuals": _each(_RESIDUALS),
 }
 
 

@@ -38,7 +38,7 @@ def tune(config: ConfigDict, workdir: str | os.PathLike[str]) -> dict[str, Any]:
     if "tuning" not in config:
         raise ValueError(
             f"{config.name} leaves nothing to tune: --mode=tune is for configs/restorer.py, "
-            "configs/ssae.py and configs/ama.py"
+            "configs/ssae.py, configs/ama.py and configs/glad.py"
         )
     trained_facts(workdir)  # where nothing was trained, nothing is written
     with held(workdir):

@@ -182,7 +182,7 @@ def _with_labelled(
         return images, []
     paths, kinds = [each.name for each in files.test], [each.defect for each in files.test]
     try:
-        names = set(labelled.choose(seed, paths, kinds, defects.number, defects.kind))
+        names = set(labelled.choose_labelled(seed, paths, kinds, defects.number, defects.kind))
     except ValueError as error:
         return images, [one_line(error)]
     first = len(files.train)

@@ -47,7 +47,7 @@ def asked(labelled: str, kind: str = "") -> Asked:
     return Asked(number, folder, kind)
 
 
-def choose(
+def choose_labelled(
     seed: int, paths: Sequence[str], defects: Sequence[str], number: int, kind: str = ""
 ) -> list[str]:
     """The names of `number` defective images, sorted; at most half of each kind.

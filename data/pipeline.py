@@ -415,7 +415,7 @@ def _split(images: Decoded, seed: int, share: float, test: bool, defects: Asked)
 
 def _apart(test: Images, seed: int, defects: Asked) -> tuple[Images, Images]:
     """The test images without those that are labelled, and these."""
-    names = labelled.choose(seed, test.paths, test.defects, defects.number, defects.kind)
+    names = labelled.choose_labelled(seed, test.paths, test.defects, defects.number, defects.kind)
     mine = np.isin(np.array(test.paths, object), np.array(names, object))
     return taken(test, np.flatnonzero(~mine)), taken(test, np.flatnonzero(mine))
 
@@ -485,7 +485,7 @@ def train_draws(images: np.ndarray, *, flip: bool, crop: int, rotation: int = 0)
     return sampling.draws(len(images), flip=flip, rotation=rotation, room=room)
 
 
-def labelled_draws(
+def labelled_train_draws(
     images: np.ndarray, num_labelled: int, *, flip: bool, crop: int, rotation: int = 0
 ) -> sampling.Draws:
     """As `train_draws`, of steps that see normal and labelled images: dims (devices, 2, batch).

@@ -100,12 +100,22 @@ class Tuning(NamedTuple):
     what was measured of these images, such as the mean of their scores; None: it is not needed."""
 
 
+ChainFn = Callable[[Variables, jax.Array], Mapping[str, jax.Array]]
+"""(variables, images [B, H, W, C]) -> caption -> images: what scoring does with them, in order.
+
+Not to be jitted as a whole, which would sort the captions.
+"""
+
+
 class Method(NamedTuple):
     """Stages in the order of training, and the score that the last one's networks give."""
 
     stages: tuple[Stage, ...]
     score: ScoreFn
     tuning: Tuning | None = None
+    chain: Callable[[Mapping[str, Any]], ChainFn] | None = None
+    """As `Tuning.score`: fields of the section `score` that were chosen -> the pictures of the way
+    from an image to its reconstruction; None: there is no way to be shown."""
 
     @property
     def labelled(self) -> bool:
@@ -164,6 +174,14 @@ def init_state(
     """Step 0 of a stage in which the networks named in `optimizers` learn and the others rest."""
     opt_state = {name: tx.init(variables[name]["params"]) for name, tx in optimizers.items()}
     return TrainState(jnp.zeros((), jnp.int32), variables, opt_state)
+
+
+def average(state: TrainState, decay: float, network: str, averaged: str) -> TrainState:
+    """Moves `averaged` towards `network` by 1 - decay, and faster in the first steps."""
+    decay_now = jnp.minimum(decay, (1 + state.step) / (10 + state.step))
+    new, old = state.variables[network], state.variables[averaged]
+    moved = optax.incremental_update(new, old, 1 - decay_now)
+    return dataclasses.replace(state, variables={**state.variables, averaged: moved})
 
 
 def descend(

@@ -22,6 +22,7 @@ from evaluation import clips, metrics, official, threshold
 from evaluation.false_alarms import calibrate_marks
 from evaluation.metrics import OwnMetric
 from evaluation.misses import LabelledDefects, Misses, cheapest, judged, ranks_of
+from evaluation.quality import qualities
 from evaluation.results import Evaluation, scored_images
 from evaluation.scoring import Scorer, score_to_disk, scores
 from evaluation.threshold import Threshold
@@ -79,6 +80,7 @@ def evaluate_test_set(
         calibrated = _image_threshold(
             scorer, normal, labelled, false_alarm_rate, false_regions, batches, batch_size
         )
+        calibrated = calibrated._replace(quality=qualities(calibration.images))
     else:
         calibrated = clips.calibrate_clips(
             calibration.paths, normal.image, normal.map, false_alarm_rate
@@ -191,6 +193,7 @@ def _threshold_content(calibrated: Threshold, network: Mapping[str, Any]) -> dic
     """What results.json says of the threshold: all but the scores that it comes from."""
     content = threshold.content(calibrated, network)
     content["held_out"] = len(content.pop("calibration_scores"))
+    del content["quality"]
     marks = content["marks"] or {}
     content["marks"] = {k: v for k, v in marks.items() if k != "background"}
     return content

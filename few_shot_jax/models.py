@@ -13,9 +13,9 @@ from typing import NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from ae_jax.folding import folded
 
 from ae_jax.dilated import check_sides
-from ae_jax.folding import folded
 from ae_jax.models import he_init
 from engine.convolution import Conv
 from engine.residuals import interpolation_matrix
@@ -33,7 +33,7 @@ class Places(NamedTuple):
     boundary: jax.Array | None = None  # []: the learnt distance between same and different
 
 
-class Scorer(nn.Module):
+class ScoringNetwork(nn.Module):
     """Images -> `Places`, by a trunk and a head, at one scale or the mean of two.
 
     Attributes:

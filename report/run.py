@@ -38,6 +38,7 @@ def write_report(
     results: Results,
     history: Sequence[Mapping[str, Any]],
     threshold: Threshold,
+    chains: Mapping[str, Mapping[str, np.ndarray]] | None = None,
     over_time: Sequence[Section] = (),
 ) -> None:
     """Writes index.html, one self-contained page, into `folder`, and the pictures in it beside it.
@@ -56,6 +57,8 @@ def write_report(
       history: the lines of metrics.jsonl.
       threshold: between good and defective; its `map_max` is the top of the one colour scale of
         all anomaly maps.
+      chains: what scoring does with some images, step by step: heading -> caption -> uint8
+        [H, W, 3]; without, nothing is shown of it.
       over_time: sections about clips, in place of those that show each image on its own.
 
     Raises:
@@ -79,6 +82,7 @@ def write_report(
         over_time=over_time,
         metrics=_metrics_tables(results),
         inputs=_inputs(folder, results),
+        chains=_chains(folder, chains or {}),
         examples=None if over_time else _examples(folder, scored, threshold.map_max, subject),
         origin=_origin_tables(results),
     )
@@ -154,6 +158,12 @@ def _inputs(folder: str, results: Results) -> Section:
             with open(path, "rb") as file:
                 drawn.append(page.embedded(file.read(), f"what stage {stage} is trained on"))
     return Section("Trained on", drawn)
+
+
+def _chains(folder: str, chains: Mapping[str, Mapping[str, np.ndarray]]) -> Section:
+    title, caption = "How an image is repaired", "an image's way to what it is held against"
+    drawn = [_saved(folder, "chains.png", figures.strips(chains), caption)] if chains else []
+    return Section(title, drawn)
 
 
 def _examples(folder: str, scored: Scored, map_max: float, subject: str) -> Section:

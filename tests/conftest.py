@@ -49,12 +49,13 @@ from configs import (
     fanogan,
     fanogan_resnet,
     few_shot,
+    glad,
     meliad,
     ssae,
 )
 
 AUTOENCODERS = (ae, ae_l2, ae_ssim)
-ALL = (fanogan, fanogan_resnet, anogan, ama, *AUTOENCODERS, ssae, contrario, few_shot, meliad)
+ALL = (fanogan, fanogan_resnet, anogan, ama, *AUTOENCODERS, ssae, contrario, few_shot, meliad, glad)
 
 
 def shrink(config: ConfigDict, **sizes: int) -> ConfigDict:
@@ -63,6 +64,8 @@ def shrink(config: ConfigDict, **sizes: int) -> ConfigDict:
     config.every = dict(log=1, save=2, pictures=2)
     if "trunk" in config:
         return _shrink_few_shot(config)
+    if "denoiser" in config:
+        return _shrink_denoiser(config)
     if "corruption" in config:
         return _shrink_self_supervised(config)
     if "patches" in config:
@@ -86,6 +89,14 @@ def shrink(config: ConfigDict, **sizes: int) -> ConfigDict:
         config.encoding.update(batch_size=8, num_steps=sizes.get("encoder", 2))
     else:
         config.score.num_steps = 2
+    return config
+
+
+def _shrink_denoiser(config: ConfigDict) -> ConfigDict:
+    config.denoiser.features = (8, 8)
+    config.training.update(batch_size=8, num_steps=2)
+    config.training.schedule.warmup_steps = 1
+    config.score.update(steps=2, draws=2)
     return config
 
 

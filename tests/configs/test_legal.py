@@ -95,6 +95,7 @@ BUILT = [
         "contrario",
         "few_shot",
         "meliad",
+        "glad_small",
     )
     and rule_of(".".join(field[1])).text.startswith(
         ("a whole", "a number", "1 to 64", "2 values", "two values")

@@ -22,19 +22,19 @@ def kinds_of(names):
 
 
 def test_the_general_choice_is_even_and_leaves_half_of_each_kind():
-    chosen = [labelled.choose(3, PATHS, DEFECTS, number) for number in range(1, 7)]
+    chosen = [labelled.choose_labelled(3, PATHS, DEFECTS, number) for number in range(1, 7)]
     assert [len(names) for names in chosen] == [1, 2, 3, 4, 5, 6]
     assert kinds_of(chosen[3]) == {"crack": 2, "dent": 2}
     assert kinds_of(chosen[5]) == {"crack": 3, "dent": 3}  # of the single odd one nothing is taken
     assert all(set(few) < set(more) for few, more in itertools.pairwise(chosen))
     order = np.random.default_rng(0).permutation(len(PATHS))
     mixed = [PATHS[i] for i in order], [DEFECTS[i] for i in order]
-    assert labelled.choose(3, *mixed, 4) == chosen[3]
-    assert any(labelled.choose(seed, PATHS, DEFECTS, 4) != chosen[3] for seed in (4, 5))
+    assert labelled.choose_labelled(3, *mixed, 4) == chosen[3]
+    assert any(labelled.choose_labelled(seed, PATHS, DEFECTS, 4) != chosen[3] for seed in (4, 5))
 
 
 def test_the_hard_choice_is_of_one_kind():
-    assert kinds_of(labelled.choose(0, PATHS, DEFECTS, 3, "dent")) == {"dent": 3}
+    assert kinds_of(labelled.choose_labelled(0, PATHS, DEFECTS, 3, "dent")) == {"dent": 3}
 
 
 @pytest.mark.parametrize(
@@ -48,7 +48,7 @@ def test_the_hard_choice_is_of_one_kind():
 )
 def test_more_than_half_of_a_kind_is_refused(number, kind, said):
     with pytest.raises(ValueError, match=said):
-        labelled.choose(0, PATHS, DEFECTS, number, kind)
+        labelled.choose_labelled(0, PATHS, DEFECTS, number, kind)
 
 
 def test_the_fields_of_a_config():
@@ -155,7 +155,7 @@ def test_draws_of_both_rows_are_pure_functions_of_seed_and_step():
 
 def test_streamed_batches_are_the_resident_ones_to_the_bit():
     pixels = picture(0, (15, 8, 8, 3))
-    draws = pipeline.labelled_draws(pixels, 3, flip=True, crop=4, rotation=90)
+    draws = pipeline.labelled_train_draws(pixels, 3, flip=True, crop=4, rotation=90)
     resident = batches.resident(pixels, draws, crop=4)
     streamed = batches.streamed(pipeline.train_images(pixels, draws), crop=4)
     pairs = zip(*(each.sent((2, 2, 4), 1, 3) for each in (resident, streamed)), strict=False)

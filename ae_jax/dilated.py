@@ -14,9 +14,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from ae_jax.folding import folded, unfolded
 from ae_jax.models import Output, he_init
 from engine.convolution import Conv, ConvTranspose, max_pool
+from engine.folding import folded, unfolded
 from engine.parallel import BatchNorm
 
 

@@ -6,7 +6,6 @@ normalisation's averages, and what scores. With a head (ae_jax/head.py) both lea
 stage, or the head alone in a second one, as 'head' and 'averaged_head'.
 """
 
-import dataclasses
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
@@ -33,6 +32,7 @@ from engine.method import (
     TrainState,
     Tuning,
     Variables,
+    average,
     descend,
     init_state,
 )
@@ -63,15 +63,15 @@ def build(config: Any, num_train: int, textures: np.ndarray | None = None) -> Me
         )
     for each in {side, config.data.image_size}:  # scored are whole images
         require_fitting(network, each)
-    corrupt = _corruption(config.corruption, textures)
+    corrupt = corruption_of(config.corruption, textures)
     if "head_training" in config:
-        corrupt_for_head = _corruption(config.head_training.corruption, textures)
+        corrupt_for_head = corruption_of(config.head_training.corruption, textures)
         stages: tuple[Stage, ...] = (
-            _stage(config, num_train, autoencoder, corrupt, side),
+            autoencoder_stage(config, num_train, autoencoder, corrupt, side),
             _head_stage(config, num_train, network, corrupt_for_head, side),
         )
     else:
-        stages = (_stage(config, num_train, network, corrupt, side),)
+        stages = (autoencoder_stage(config, num_train, network, corrupt, side),)
 
     def score_with(fields: Mapping[str, Any]) -> ScoreFn:
         score = make({**config.score, **fields}, network)
@@ -80,7 +80,8 @@ def build(config: Any, num_train: int, textures: np.ndarray | None = None) -> Me
     return Method(stages, score_with({}), _tuning(config.tuning, network, score_with))
 
 
-def _corruption(section: Any, textures: np.ndarray | None) -> CorruptFn:
+def corruption_of(section: Any, textures: np.ndarray | None) -> CorruptFn:
+    """What a section `corruption` names, with the user's textures, uint8 [T, S, S, 3]."""
     return make({name: value for name, value in section.items() if name != "textures"}, textures)
 
 
@@ -99,8 +100,10 @@ def _averaged(variables: Variables) -> Variables:
     return {"autoencoder": averaged}
 
 
-def _stage(config: Any, num_train: int, network: nn.Module, corrupt: CorruptFn, side: int) -> Stage:
-    """All that there is learns together."""
+def autoencoder_stage(
+    config: Any, num_train: int, network: nn.Module, corrupt: CorruptFn, side: int
+) -> Stage:
+    """All that there is learns together, as 'autoencoder' and, on average, 'averaged'."""
 
     def start(rng: jax.Array, variables: Variables) -> Variables:
         return {"autoencoder": network.init(rng, jnp.zeros((1, side, side, 3)))}
@@ -136,7 +139,7 @@ def _trained(
 ) -> Stage:
     """A stage in which the network `name`, which is among what `start` gives, learns."""
     num_steps = steps_of(section, num_train)
-    optimizer = _optimizer(section, num_steps)
+    optimizer = scheduled_optimizer(section, num_steps)
     loss = make(section.loss, network, corrupt)
     _refuse_batch(corrupt, section.batch_size, side)
 
@@ -209,7 +212,7 @@ def _tuning(
     )
 
 
-def _optimizer(section: Any, num_steps: int) -> optax.GradientTransformation:
+def scheduled_optimizer(section: Any, num_steps: int) -> optax.GradientTransformation:
     """Clipped gradients, and a cosine schedule with warm-up over all steps."""
     if not 0 <= section.schedule.warmup_steps < num_steps:
         raise ValueError(
@@ -218,16 +221,6 @@ def _optimizer(section: Any, num_steps: int) -> optax.GradientTransformation:
         )
     schedule = optax.warmup_cosine_decay_schedule(**section.schedule, decay_steps=num_steps)
     return optax.chain(optax.clip_by_global_norm(section.clip), make(section.optimizer, schedule))
-
-
-def average(
-    state: TrainState, decay: float, network: str = "autoencoder", averaged: str = "averaged"
-) -> TrainState:
-    """Moves `averaged` towards `network` by 1 - decay, and faster in the first steps."""
-    decay_now = jnp.minimum(decay, (1 + state.step) / (10 + state.step))
-    new, old = state.variables[network], state.variables[averaged]
-    moved = optax.incremental_update(new, old, 1 - decay_now)
-    return dataclasses.replace(state, variables={**state.variables, averaged: moved})
 
 
 def checks(

@@ -18,7 +18,7 @@ from ml_collections import FrozenConfigDict
 from sklearn import metrics
 
 from commands import inputs
-from commands.runs import Detector, restore_detector
+from commands.detector import Detector, restore_detector
 from data.decoded import Images
 from engine import startup
 from evaluation import scoring

@@ -36,7 +36,7 @@ import commands
 from benchmarks import results_tables
 from benchmarks.run import ROOT
 from commands import inputs
-from commands.runs import FREE
+from commands.runs import free_of
 from engine import checkpoint
 from engine.workdir import claim, hold, read_facts
 from evaluation.results import RESULTS_FILE, read_run
@@ -115,8 +115,9 @@ def _state_of_free(config: ConfigDict, workdir: str) -> str:
     if not checkpoint.exist(workdir):
         return _unbound(workdir)
     facts = read_facts(workdir)
-    claim(workdir, config.to_dict(), facts, free=FREE, main=False)
-    stages = inputs.method_of(config, facts).stages
+    method = inputs.method_of(config, facts)
+    claim(workdir, config.to_dict(), facts, free=free_of(config, method), main=False)
+    stages = method.stages
     for stage in stages:
         step = checkpoint.newest_step(workdir, stage.name) or 0
         if step < stage.num_steps:

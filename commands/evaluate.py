@@ -1,13 +1,15 @@
 """Judges a trained run: its threshold, its metrics, its files and its page."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
 from absl import logging
 from ml_collections import ConfigDict
 
-from commands import inputs
+from commands import ensemble, inputs
+from commands.leave_one_out import ranks_left_out
 from commands.runs import (
     RunNetworks,
     held,
@@ -18,17 +20,27 @@ from commands.runs import (
 )
 from data import pipeline
 from data.decoded import Images
+from data.windows import Windows, clip_slices
 from engine import parallel, startup
 from engine.log import REPORT
+from engine.pixels import scaled, to_pixels
 from engine.sources import changes, usable_sources, write_sources
 from engine.workdir import Facts
 from evaluation import evaluate as evaluation
 from evaluation import official, threshold
 from evaluation.false_alarms import require_expected
 from evaluation.metrics import OwnMetric, own_metrics
-from evaluation.results import PREDICTIONS_FILE, RESULTS_FILE, SCORES_FILE, write_results
+from evaluation.misses import Costs, LabelledDefects, require_costs
+from evaluation.results import (
+    PREDICTIONS_FILE,
+    RESULTS_FILE,
+    SCORES_FILE,
+    Evaluation,
+    write_results,
+)
 from evaluation.scoring import scorer_of, theory_checks
 from report import summary
+from report.over_time import clip_sections
 from report.run import PAGE, write_report
 from storage.rows import Stack
 
@@ -41,13 +53,37 @@ class Judgement(NamedTuple):
     false_alarm_rate: float  # of good parts that may be called defective, in (0, 1)
     false_regions: float  # expected to be marked in a good image, above 0
     metrics: Mapping[str, OwnMetric]  # the user's own
+    costs: Costs  # of what the threshold does wrong; 0: it follows from the rate
+    leave_one_out: bool  # whether networks are trained without each labelled image
 
     def warn_of_few(self, splits: pipeline.Splits) -> None:
         """Says before an hour of training what the calibration images are too few to promise."""
-        count = len(splits.calibration.images)
-        good = count + len(splits.train.images)
-        if shortfall := threshold.shortfall(self.false_alarm_rate, count, good):
+        of_clips = isinstance(splits.train.images, Windows)
+        count, trained = (_held(part, of_clips) for part in (splits.calibration, splits.train))
+        good, of = count + trained, "clips" if of_clips else "images"
+        if shortfall := threshold.shortfall(self.false_alarm_rate, count, good, of=of):
             logging.warning("%s", shortfall)
+
+    def costs_of(self, splits: pipeline.Splits, learns: bool) -> Costs | None:
+        """What the threshold is chosen by, of these images; None: by the false-alarm rate.
+
+        `learns`: whether the method learns from labelled images.
+
+        Raises:
+          ValueError: there are too few labelled images for it, or for leaving one out.
+        """
+        count = None if splits.labelled is None else len(splits.labelled.images)
+        if self.leave_one_out and learns and (count or 0) < 2:
+            raise ValueError(
+                f"threshold.leave_one_out takes 2 labelled images at least, and there are "
+                f"{count or 0}: label more with data.labelled, or set it to False"
+            )
+        return require_costs(self.costs, count, tested=self.leave_one_out or not learns)
+
+
+def _held(images: Images, of_clips: bool) -> int:
+    """How many images there are, or how many clips."""
+    return len(clip_slices(images.paths)) if of_clips else len(images.images)
 
 
 def require_judgement(config: ConfigDict) -> Judgement:
@@ -56,7 +92,13 @@ def require_judgement(config: ConfigDict) -> Judgement:
     regions = config.threshold.get("false_regions", 0.05)  # runs of earlier versions have none
     threshold.require_rate(rate)
     require_expected(regions)
-    return Judgement(rate, regions, own_metrics(config.evaluation.metrics))
+    # Runs of earlier versions have none of these fields.
+    get = config.threshold.get
+    costs = Costs(
+        get("cost_of_miss", 0.0), get("cost_of_false_alarm", 0.0), get("defect_rate", 0.01)
+    )
+    own = own_metrics(config.evaluation.metrics)
+    return Judgement(rate, regions, own, costs, get("leave_one_out", False))
 
 
 def evaluate(
@@ -71,17 +113,38 @@ def evaluate(
       ValueError, OSError: one line that says what is wrong and the way out.
     """
     workdir = whole_path(workdir)
+    if "members" in config:
+        return _evaluate_ensemble(config, workdir, save_maps=save_maps)
     config = inputs.located(config, workdir)
     judgement = require_judgement(config)
     facts = trained_facts(workdir)
     with held(workdir):
         splits = inputs.load(config, facts)
         judgement.warn_of_few(splits)
-        facts = rejoin(config, workdir)
+        facts = rejoin(config, workdir, inputs.facts_of(config, splits))
+        judgement.costs_of(splits, inputs.method_of(config, facts).labelled)
         before, now = usable_sources(workdir), inputs.sources_of(splits)
         if before and (what := changes(before.all(), now.all())):
             logging.warning("Images have changed since %s was last evaluated: %s.", workdir, what)
-        return evaluate_run(config, facts, judgement, workdir, splits, save_maps=save_maps)
+        left_out = None
+        if judgement.leave_one_out:
+            left_out = ranks_left_out(config, facts, workdir, splits)
+        return evaluate_run(
+            config, facts, judgement, workdir, splits, left_out=left_out, save_maps=save_maps
+        )
+
+
+def _evaluate_ensemble(config: ConfigDict, workdir: str, *, save_maps: bool) -> dict[str, Any]:
+    members = ensemble.members_of(config)
+    config = inputs.located(ensemble.settings_of(config, members), workdir)
+    judgement, facts = require_judgement(config), members[1].facts
+    with held(workdir):
+        splits = inputs.load(config, facts)
+        ensemble.bind(config, facts, workdir)
+        networks = ensemble.joined(members, ensemble.measured(members, splits))
+        return evaluate_run(
+            config, facts, judgement, workdir, splits, networks=networks, save_maps=save_maps
+        )
 
 
 def evaluate_run(
@@ -91,13 +154,24 @@ def evaluate_run(
     workdir: str,
     splits: pipeline.Splits,
     *,
+    left_out: Sequence[int] | None = None,
+    networks: RunNetworks | None = None,
     save_maps: bool = False,
 ) -> dict[str, Any]:
-    """Scores the images with the networks in `workdir`, and writes and prints what comes of it."""
+    """Scores the images with the networks in `workdir`, and writes and prints what comes of it.
+
+    `left_out` are the ranks of the labelled images by networks that have not seen them; `networks`
+    are those of an ensemble, by default the workdir's own.
+    """
     if not parallel.is_main():
         return {}
     startup.give_back_memory()
-    networks = restore_networks(config, facts, workdir)
+    learns = networks is not None  # one member of an ensemble has
+    if networks is None:
+        networks = restore_networks(config, facts, workdir)
+        learns = networks.method.labelled
+    costs = judgement.costs_of(splits, learns)
+    labelled = splits.labelled and LabelledDefects(splits.labelled, learns, left_out, costs)
     outcome = evaluation.evaluate_test_set(
         scorer_of(networks.method, networks.variables),
         splits.test,
@@ -110,8 +184,10 @@ def evaluate_run(
         false_alarm_rate=judgement.false_alarm_rate,
         false_regions=judgement.false_regions,
         pixel_size=config.evaluation.pixel_size,
+        smoothing=config.evaluation.smoothing if inputs.of_clips(config) else None,
         own=judgement.metrics,
         official_metrics=save_maps,
+        labelled=labelled,
     )
     if save_maps:
         _write_maps(workdir, config.data.category, splits.test, outcome.scored.maps)
@@ -125,7 +201,12 @@ def evaluate_run(
         )
     write_results(workdir, outcome, networks.origin)
     write_sources(workdir, inputs.sources_of(splits))
-    write_report(os.path.join(workdir, REPORT), **outcome._asdict())
+    folder = os.path.join(workdir, REPORT)
+    if inputs.of_clips(config):
+        over_time = clip_sections(folder, outcome.scored, outcome.threshold)
+        write_report(folder, **outcome._asdict(), over_time=over_time)
+    else:
+        write_report(folder, **outcome._asdict(), chains=_chains(networks, outcome))
     page = os.path.join(REPORT, PAGE)
     names = (threshold.THRESHOLD_FILE, RESULTS_FILE, SCORES_FILE, PREDICTIONS_FILE)
     logging.info("Wrote %s and %s into %s.", ", ".join(names), page, workdir)
@@ -154,11 +235,36 @@ def _about(config: ConfigDict, splits: pipeline.Splits, networks: RunNetworks) -
             "test_defective": defective,
         },
     }
+    if inputs.of_clips(config):
+        parts = {"train": splits.train, "calibration": splits.calibration, "test": splits.test}
+        clips = {f"{name}_clips": _held(part, True) for name, part in parts.items()}
+        about["counts"] = {**about["counts"], **clips}
     optional = {
         "score": networks.origin["score"],
         "checks": theory_checks(networks.method, networks.variables, batch),
     }
     return about | {name: values for name, values in optional.items() if values}
+
+
+def _chains(networks: RunNetworks, outcome: Evaluation) -> dict[str, dict[str, np.ndarray]]:
+    """What scoring does with a good and a defective image, those of the middle score of each.
+
+    Without test images, with a calibration image; {} of a method that has nothing to show.
+    """
+    if networks.method.chain is None:
+        return {}
+    scored = outcome.scored if len(outcome.scored.paths) else outcome.calibration
+    order = np.argsort(scored.scores, kind="stable")
+    ranked = [order[np.asarray(scored.labels)[order] == label] for label in (0, 1)]
+    middle = [int(indices[len(indices) // 2]) for indices in ranked if len(indices)]
+    images = scaled(np.stack([scored.images[index] for index in middle]))
+    shown = networks.method.chain(networks.origin["score"])(networks.variables, images)
+    return {
+        f"{scored.defects[index]}, score {scored.scores[index]:.4g}": {
+            caption: to_pixels(np.asarray(each[place])) for caption, each in shown.items()
+        }
+        for place, index in enumerate(middle)
+    }
 
 
 def _write_maps(workdir: str, category: str, test: Images, maps: Stack) -> None:

@@ -7,8 +7,9 @@ from datetime import UTC, datetime
 import numpy as np
 
 from commands import inputs
+from commands.detector import Detector, restore_detector
 from commands.evaluate import require_judgement
-from commands.runs import Detector, held, restore_detector, whole_path
+from commands.runs import held, whole_path
 from data import photos
 from data.images import refuse_bad_files
 from data.photos import Photo
@@ -46,6 +47,11 @@ def recalibrate(workdir: str | os.PathLike[str], pattern: str) -> None:
     workdir = whole_path(workdir)
     with held(workdir):
         detector = restore_detector(workdir)
+        if inputs.of_clips(detector.config):
+            raise ValueError(
+                f"{workdir} is a run of clips: hold out more of them and train anew, photos do not "
+                "calibrate it"
+            )
         paths = photos.find(pattern)
         require_count(len(paths), len(paths))
         _refuse_trained(workdir, paths)

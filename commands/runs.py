@@ -1,21 +1,17 @@
 """A run's networks, from its workdir, with what was chosen for them."""
 
 import os
-from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
 
-import numpy as np
-from ml_collections import ConfigDict, FrozenConfigDict
+from ml_collections import ConfigDict
 
 from commands import inputs
-from data import sampling
 from engine import checkpoint, parallel
-from engine.method import Method, Score, Variables
+from engine.method import Method, Variables
 from engine.sources import Sources, changes, usable_sources
 from engine.workdir import Facts, claim, hold, read_config, read_facts
-from evaluation.scoring import restore, scorer_of
-from evaluation.threshold import Threshold, read_threshold
+from evaluation.scoring import restore
 from evaluation.tuning import read_choice
 
 # What of a config says where images lie and how a run is watched and judged, not what it learns.
@@ -25,26 +21,25 @@ FREE = (
 )
 
 
+LABELLED_FIELDS = ("data.labelled", "data.labelled_kind", "data.labelled_digest")
+
+
+def free_of(config: ConfigDict, method: Method) -> tuple[str, ...]:
+    """`FREE`, and which defective images are labelled, for a method that learns nothing from them.
+
+    One that does is bound to these images, wherever their folder is.
+    """
+    if not method.labelled:
+        return (*FREE, *LABELLED_FIELDS)
+    return (*FREE, "data.labelled") if inputs.defects_of(config).folder else FREE
+
+
 class RunNetworks(NamedTuple):
     """Networks that score."""
 
     method: Method  # with the score's fields that tuning chose
     variables: Variables
     origin: dict[str, Any]  # folder, stage, step, and these fields
-
-
-class Detector(NamedTuple):
-    """A finished workdir."""
-
-    config: FrozenConfigDict
-    facts: Facts
-    networks: RunNetworks
-    threshold: Threshold
-
-    def scorer(self) -> Callable[[np.ndarray], Score]:
-        """Of uint8 [B, S, S, 3]."""
-        scorer = scorer_of(self.networks.method, self.networks.variables)
-        return lambda pixels: scorer(sampling.scale(pixels))
 
 
 def whole_path(folder: str | os.PathLike[str]) -> str:
@@ -77,18 +72,6 @@ def restore_networks(config: ConfigDict, facts: Facts, workdir: str) -> RunNetwo
     return RunNetworks(method, variables, {**origin, "step": step, "score": chosen})
 
 
-def restore_detector(workdir: str) -> Detector:
-    """What a workdir decides with.
-
-    Raises:
-      ValueError, OSError: it is not trained to its end, damaged, or has no threshold.json.
-    """
-    config, facts = FrozenConfigDict(read_config(workdir)), read_facts(workdir)
-    networks = restore_networks(config, facts, workdir)
-    require_finished(networks.method, networks.origin["step"], workdir)
-    return Detector(config, facts, networks, read_threshold(workdir, networks.origin))
-
-
 def trained_facts(workdir: str) -> Facts:
     """The facts of the data that the workdir was trained on.
 
@@ -100,8 +83,13 @@ def trained_facts(workdir: str) -> Facts:
     return read_facts(workdir)
 
 
-def rejoin(config: ConfigDict, workdir: str) -> Facts:
+def rejoin(config: ConfigDict, workdir: str, facts: Facts | None = None) -> Facts:
     """Holds `config` against that of the trained workdir, which gets its free fields.
+
+    Args:
+      config: of an evaluation, say.
+      workdir: of the trained run.
+      facts: of the images as they are now, of which the labelled ones count.
 
     Returns:
       The facts of the data that was trained on.
@@ -110,8 +98,10 @@ def rejoin(config: ConfigDict, workdir: str) -> Facts:
       FileNotFoundError: no run has claimed the workdir.
       ValueError: the workdir belongs to another experiment.
     """
-    facts = trained_facts(workdir)
-    claim(workdir, config.to_dict(), facts, free=FREE, main=parallel.is_main())
+    trained = trained_facts(workdir)
+    free = free_of(config, inputs.method_of(config, trained))
+    facts = trained._replace(labelled_digest=(facts or trained).labelled_digest)
+    claim(workdir, config.to_dict(), facts, free=free, main=parallel.is_main())
     return facts
 
 

@@ -12,7 +12,15 @@ from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict, FrozenConfigDict
 
-_OURS = ("fanogan_jax", "ae_jax", "contrario_jax", "optax")
+_OURS = (
+    "fanogan_jax",
+    "ae_jax",
+    "contrario_jax",
+    "few_shot_jax",
+    "diffusion_jax",
+    "video_jax",
+    "optax",
+)
 # What commands/ read: the sections have these fields, and no others but those of `RULES`.
 _NEEDED = {
     "data": (
@@ -24,11 +32,20 @@ _NEEDED = {
     "every": ("log", "save", "pictures"),
     "method": ("fn",),
 }
-_STAGES = ("gan", "encoding", "training", "head_training")  # of our methods, likewise
+_STAGES = (
+    "gan",
+    "encoding",
+    "training",
+    "head_training",
+    "labelled_training",
+)  # of our methods, likewise
 # What our methods read besides these: networks, and how images are corrupted, scored and tuned for.
 _SECTIONS = (
-    *("generator", "critic", "encoder", "autoencoder", "head", "latent"),
-    *("corruption", "patches", "score", "tuning"),
+    *("generator", "critic", "encoder", "autoencoder", "head", "latent", "trunk", "scorer"),
+    "members",
+    *("denoiser", "diffusion"),
+    *("noise", "corruption", "patches", "score", "tuning"),
+    *("clips", "spatial", "temporal", "pseudo", "statistics"),
 )
 _MOST = 10**9
 
@@ -98,12 +115,15 @@ _PERIOD = Rule(f"{_whole(1).text}, or 0: off", _whole(0).holds)
 _TEXT = Rule("a text in one line", lambda value: isinstance(value, str) and "\0" not in value)
 _MAPS = _one_of("residual", "head", "product")
 _PLACES = _one_of("features", "pixels")
+_RESIDUALS = _one_of("squared", "absolute", "structure")
+_LEVEL, _COUNT = _whole(0, 10**4), _whole(1, 10**4)
 
 # By the last name of a field, or, where that means two things, by the last two.
 RULES: Mapping[str, Rule] = {
     "seed": _whole(0, 2**32 - 1),
     **dict.fromkeys(("name", "fn", "category", "root", "folder", "prepared"), _TEXT),
-    **dict.fromkeys(("textures", "metrics"), _TEXT),
+    **dict.fromkeys(("textures", "metrics", "labelled", "labelled_kind"), _TEXT),
+    **dict.fromkeys(("unsupervised", "few_shot"), _TEXT),
     # data
     "image_size": _whole(8, 2**14),
     "crop": _SIDE,
@@ -112,21 +132,36 @@ RULES: Mapping[str, Rule] = {
     "white_level": _either(_one_of(0), _whole(255, 65535)),
     "max_pixels": _whole(64, 2**40),
     **dict.fromkeys(("flip", "brightness", "resident"), _FLAG),
+    # clips
+    "data.width": _whole(8, 2**14),
+    "frames": _whole(3, 1024),
+    "strides": _each(_whole(1, 64)),
+    "blur": _number(0, 64),
+    "gain": _number(0, 1e6, low_too=False),
     # judgement
     "false_alarm_rate": _number(0, 1, low_too=False, high_too=False),
     "false_regions": _number(0, 1e6, low_too=False),
+    **dict.fromkeys(("cost_of_miss", "cost_of_false_alarm"), _WEIGHT),
+    "defect_rate": _number(0, 1, low_too=False, high_too=False),
+    "leave_one_out": _FLAG,
     "pixel_size": _SIDE,
     # networks
     "latent": _whole(1, 2**20),
     "features": _each(_SIZE),
     "head.features": _each(_SIZE, 2, 2),
     "dilations": _each(_SIZE),
-    **dict.fromkeys(("width", "branch", "blocks", "convolutions", "fold"), _SIZE),
+    **dict.fromkeys(("width", "branch", "blocks", "convolutions", "fold", "bottleneck"), _SIZE),
     "halvings": _whole(0, 4),
+    "denoiser.blocks": _whole(1, 64),
+    **dict.fromkeys(("spatial.convolutions", "temporal.convolutions"), _whole(0, 64)),
     **dict.fromkeys(("transposed", "sspcab", "skips"), _FLAG),
+    "scorer.scales": _one_of(1, 2),
+    "temperature": _number(0, 1e3, low_too=False),
+    "boundary": _WEIGHT,
     "dtype": _one_of("float32", "bfloat16"),
     # training
     **dict.fromkeys(("epochs", "samples", "num_steps", "warmup_steps"), _whole(0)),
+    **dict.fromkeys(("spatial_steps", "temporal_steps"), _whole(1)),
     "batch_size": _SIZE,
     "n_critic": _whole(1, 1000),
     **dict.fromkeys(("learning_rate", "init_value", "peak_value", "end_value"), _number(0, 1e3)),
@@ -142,23 +177,34 @@ RULES: Mapping[str, Rule] = {
     **dict.fromkeys(("atypical_weight", "simplex_weight", "pixel_weight"), _WEIGHT),
     "atypical": _DECAY,
     "atypical_start": _whole(0),
-    "corrupted_weight": _SHARE,
+    **dict.fromkeys(("metric_weight", "entropy_weight", "margin"), _WEIGHT),
+    "reference_draws": _whole(0, 10**6),
+    **dict.fromkeys(("corrupted_weight", "corrupted"), _SHARE),
+    "max_weight": _number(0, 1e9, low_too=False),
+    "loss.levels": _ascending(_LEVEL),
     "noise": _number(0, 10),
     "lighting": _DECAY,
-    **dict.fromkeys(("per_region", "graded"), _FLAG),
+    **dict.fromkeys(("per_region", "graded", "fade"), _FLAG),
     # corruption
     "max_patches": _whole(1, 64),
     "side": _ascending(_SOME),
     "opacity": _ascending(_SOME),
     "clean": _SHARE,
     **dict.fromkeys(("weights.patches", "weights.seamless"), _WEIGHT),
+    # pseudo-anomalies
+    "share": _SHARE,
+    "move": _whole(0, 1024),
+    "mix": _ascending(_SHARE),
     # patches
     "reference": _one_of("training", "image"),
     "patches.side": _whole(1, 63),
     "scales": _each(_whole(1, 64)),
     "floor": _DECAY,
+    # noise levels
+    "num_levels": _COUNT,
     # scores
-    **dict.fromkeys(("kappa", "feature_weight"), _WEIGHT),
+    **dict.fromkeys(("kappa", "feature_weight", "weight"), _WEIGHT),
+    "by_place": _FLAG,
     "stride": _whole(1, 2**14),
     "smoothing": _number(0, 1e3),
     "map": _MAPS,
@@ -168,6 +214,12 @@ RULES: Mapping[str, Rule] = {
     "mean": _WEIGHT,
     "deviation": _number(0, 1e9, low_too=False),
     "map_of": _PLACES,
+    "start": _LEVEL,
+    **dict.fromkeys(("steps", "draws"), _whole(1, 1000)),
+    **dict.fromkeys(("adaptive", "fusion"), _FLAG),
+    "probe_smoothing": _number(0, 1e3),
+    "residual": _RESIDUALS,
+    "limits": _each(_each(_number(-1e9, 1e9), 3, 3), 0, 1000),
     "levels": _each(_number(0, 1, low_too=False, high_too=False)),
     "windows": _each(_whole(1, 64)),
     # tuning
@@ -177,7 +229,11 @@ RULES: Mapping[str, Rule] = {
     "tuning.maps_of": _each(_PLACES),
     "tuning.sides": _each(_one_of("one", "two")),
     "tuning.tops": _each(_SOME),
-    "tuning.draws": _whole(1, 10**4),
+    "tuning.draws": _COUNT,
+    "tuning.starts": _each(_LEVEL),
+    "tuning.steps": _each(_whole(1, 1000)),
+    "tuning.noise_draws": _each(_whole(1, 1000)),
+    "tuning.residuals": _each(_RESIDUALS),
 }
 
 

@@ -1,28 +1,15 @@
 """Trains what a config says, and evaluates it."""
 
-import json
 import os
 from typing import Any
 
-import numpy as np
-from absl import logging
 from ml_collections import ConfigDict
 
 from commands import inputs
 from commands.evaluate import evaluate_run, require_judgement
-from commands.runs import FREE, held, refuse_changed, whole_path
-from data import pipeline
-from engine import checkpoint, hosts, parallel
-from engine.method import Method
-from engine.sources import Sources, usable_sources, write_sources
-from engine.train import Every, require_divisible, train_stages
-from engine.workdir import Facts, claim
-from engine.workdir import reuse as reuse_stages
-from evaluation.tuning import forget_choice
-
-# What else may differ from a run whose stages are reused: it changes no stage.
-_NO_STAGES = ("name", "method", "score")
-_EXAMPLES = 16  # calibration images in the pictures of training
+from commands.leave_one_out import ranks_left_out
+from commands.networks import train_networks
+from commands.runs import held, whole_path
 
 
 def train(
@@ -44,56 +31,9 @@ def train(
         splits = inputs.load(config)
         judgement.warn_of_few(splits)
         facts = inputs.facts_of(config, splits)
+        judgement.costs_of(splits, inputs.method_of(config, facts).labelled)
         train_networks(config, facts, workdir, splits, reuse=reuse)
-        return evaluate_run(config, facts, judgement, workdir, splits)
-
-
-def train_networks(
-    config: ConfigDict,
-    facts: Facts,
-    workdir: str,
-    splits: pipeline.Splits,
-    *,
-    reuse: str | None = None,
-) -> None:
-    """Binds the workdir to the config and trains what is not yet trained."""
-    pictures = inputs.load_textures(config, inputs.reading_of(config, facts))
-    method = inputs.method_of(config, facts, *pictures)
-    training = inputs.training_batches(config, np.asarray(splits.train.images))
-    _bind(workdir, config, facts, method, reuse, inputs.sources_of(splits))
-    train_stages(
-        method,
-        training,
-        workdir,
-        seed=config.seed,
-        every=Every(**config.every),
-        examples=next(pipeline.eval_batches(splits.calibration.images, _EXAMPLES)),
-    )
-
-
-def _bind(
-    workdir: str,
-    config: ConfigDict,
-    facts: Facts,
-    method: Method,
-    reuse: str | None,
-    images: Sources,
-) -> None:
-    """Binds the workdir to a config that can be trained, so that a corrected one may follow."""
-    require_divisible(method)
-    settings, main_process = config.to_dict(), parallel.is_main()
-    hosts.require_same(json.dumps([settings, facts]), "the config and the images")
-    refuse_changed(workdir, facts, images)
-    claim(workdir, settings, facts, free=FREE, main=False)
-    if reuse:
-        stages = {stage.name: stage.num_steps for stage in method.stages}
-        source, free = whole_path(reuse), (*FREE, *_NO_STAGES)
-        refuse_changed(source, facts, images)
-        taken = reuse_stages(source, workdir, stages, settings, facts, free=free, main=main_process)
-        logging.info("Stages taken over from %s: %s.", source, ", ".join(taken) or "none")
-    bound = checkpoint.exist(workdir)
-    claim(workdir, settings, facts, free=FREE, main=main_process)
-    if main_process and not bound:
-        forget_choice(workdir)  # of networks that are not there any more
-    if main_process and not (bound and usable_sources(workdir)):
-        write_sources(workdir, images)
+        left_out = None
+        if judgement.leave_one_out:
+            left_out = ranks_left_out(config, facts, workdir, splits)
+        return evaluate_run(config, facts, judgement, workdir, splits, left_out=left_out)

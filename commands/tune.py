@@ -6,6 +6,7 @@ from typing import Any
 from ml_collections import ConfigDict, FrozenConfigDict
 
 from commands import inputs
+from commands.networks import train_networks
 from commands.runs import (
     held,
     refuse_changed,
@@ -14,7 +15,6 @@ from commands.runs import (
     trained_facts,
     whole_path,
 )
-from commands.train import train_networks
 from data import pipeline
 from engine import parallel
 from engine.workdir import Facts
@@ -38,7 +38,7 @@ def tune(config: ConfigDict, workdir: str | os.PathLike[str]) -> dict[str, Any]:
     if "tuning" not in config:
         raise ValueError(
             f"{config.name} leaves nothing to tune: --mode=tune is for configs/restorer.py, "
-            "configs/ssae.py and configs/ama.py"
+            "configs/ssae.py, configs/ama.py and configs/glad.py"
         )
     trained_facts(workdir)  # where nothing was trained, nothing is written
     with held(workdir):

@@ -25,11 +25,20 @@ def get_config(category: str) -> ConfigDict:
         calibration=0.125 if category == "demo" else 0.1,
         prepared="~/tensorflow_datasets",  # where the decoded copies go
         resident=True,  # on every device, where they fit; else streamed from the host
+        # So many defective test images, or a folder of others, are labelled and not tested with.
+        labelled="",
+        labelled_kind="",  # of the test set, whose they all are; '': as evenly of all kinds
     )
     # The share of good parts that may be called defective; held-out good images set the threshold.
     config.threshold = dict(
         false_alarm_rate=0.05,
         false_regions=0.05,  # that are expected to be marked in a good image
+        # With labelled defects: the threshold that costs least, where both costs are set.
+        cost_of_miss=0.0,
+        cost_of_false_alarm=0.0,
+        defect_rate=0.01,  # share of parts that are defective, which the costs are weighed by
+        # Judges misses by networks that are each trained without one labelled image.
+        leave_one_out=False,
     )
     config.evaluation = dict(
         pixel_size=256,  # pixel metrics at 256 x 256; 0: at each mask's own size

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from tqdm import tqdm
 
-from data import pipeline, sampling, scan
+from data import labelled, pipeline, sampling, scan
 from data.images import (
     MOST_PIXELS,
     Inspected,
@@ -25,19 +25,21 @@ from data.images import (
     white_level_line,
     white_level_of,
 )
+from data.labelled import Asked
 from data.scan import Files, Sample, Survey
 from storage.files import some_of
 from storage.outputs import written_by
 
 TRAINED, CALIBRATION = "trained on", "held out for the threshold"
 TESTED_GOOD, TESTED_DEFECTIVE = "tested as good", "tested as defective"
+LABELLED = "labelled as defective, and not tested with"
 
 
 class UsedImage(NamedTuple):
     """An image and what becomes of it."""
 
     name: str  # relative to the folder of the data set
-    use: str  # TRAINED, CALIBRATION, TESTED_GOOD or TESTED_DEFECTIVE
+    use: str  # TRAINED, CALIBRATION, TESTED_GOOD, TESTED_DEFECTIVE or LABELLED
     has_mask: bool
 
 
@@ -71,6 +73,7 @@ def check_data(
     folder: str | os.PathLike = "",
     white_level: int = 0,
     max_pixels: int = MOST_PIXELS,
+    defects: Asked = pipeline.NONE_ASKED,
 ) -> Report:
     """Lists and decodes every file, once, that `pipeline.load_splits` reads with these arguments.
 
@@ -85,15 +88,22 @@ def check_data(
     root, folder = (os.path.expanduser(os.fspath(path)) for path in (root, folder))
     split = (seed, calibration)
     if not folder and os.path.isfile(root):
-        return _check_copy(root, category, image_size, split, white_level)
+        return _check_copy(root, category, image_size, split, white_level, defects)
     where, survey, pick_test = _survey(category, root, folder)
-    samples = [*survey.files.train, *survey.files.test]
+    others = labelled.samples_of(defects.folder) if defects.folder else []
+    samples = [*survey.files.train, *survey.files.test, *others]
     images = _images(survey.files, split, pick_test)
+    images, too_many = _with_labelled(images, survey.files, seed, defects)
+    images += [UsedImage(each.name, LABELLED, bool(each.mask)) for each in others]
     looks = _looks(samples, max_pixels)
     level = white_level or white_level_of(look.largest for look in looks[: len(survey.files.train)])
     faults = [line for fault in survey.faults for line in fault.lines()]
-    faults += [line for look in looks for line in look.faults]
-    used = {path for sample in samples for path in (sample.path, sample.mask) if path}
+    faults += [line for look in looks for line in look.faults] + too_many
+    warnings = survey.warnings
+    for same in _same_files(images, [look.sum for look in looks]):
+        (faults if LABELLED in same else warnings).append(same)
+    here = samples[: len(samples) - len(others)]
+    used = {path for sample in here for path in (sample.path, sample.mask) if path}
     findings = [
         f"Images in {one_line(where)}:",
         *_table(images, split),
@@ -103,7 +113,6 @@ def check_data(
         *_left_out(where, used.union(*(fault.files for fault in survey.faults))),
         *_outside(where, used),
     ]
-    warnings = survey.warnings + _same_files(images, [look.sum for look in looks])
     warnings += _above_white(images, looks, level)
     if not pick_test or any(image.has_mask for image in images):  # own images may have none
         warnings += _without_masks(images)
@@ -112,7 +121,12 @@ def check_data(
 
 
 def _check_copy(
-    path: str, category: str, image_size: int, split: tuple[int, float], white_level: int
+    path: str,
+    category: str,
+    image_size: int,
+    split: tuple[int, float],
+    white_level: int,
+    defects: Asked,
 ) -> Report:
     splits = pipeline.load_splits(
         category,
@@ -121,12 +135,16 @@ def _check_copy(
         seed=split[0],
         calibration=split[1],
         white_level=white_level,
+        defects=defects,
     )
     test = splits.test
     has_mask = [mask is not None for mask in test.masks]
     images = [UsedImage(name, TRAINED, False) for name in splits.train.paths]
     images += [UsedImage(name, CALIBRATION, False) for name in splits.calibration.paths]
     images += [_tested(*row) for row in zip(test.paths, test.defects, has_mask, strict=True)]
+    if splits.labelled:
+        pairs = zip(splits.labelled.paths, splits.labelled.masks, strict=True)
+        images += [UsedImage(name, LABELLED, mask is not None) for name, mask in pairs]
     sizes = np.concatenate([part.sizes for part in (splits.train, splits.calibration, test)])
     findings = [f"Decoded images in {one_line(path)}:", *_table(images, split)]
     findings += _sizes([(height, width) for height, width in sizes.tolist()], image_size)
@@ -156,6 +174,22 @@ def _images(files: Files, split: tuple[int, float], pick_test: bool) -> list[Use
     return train + [_tested(each.name, each.defect, bool(each.mask)) for each in files.test]
 
 
+def _with_labelled(
+    images: list[UsedImage], files: Files, seed: int, defects: Asked
+) -> tuple[list[UsedImage], list[str]]:
+    """The images with those that are taken from the test set, or one line why none can be."""
+    if not defects.number:
+        return images, []
+    paths, kinds = [each.name for each in files.test], [each.defect for each in files.test]
+    try:
+        names = set(labelled.choose_labelled(seed, paths, kinds, defects.number, defects.kind))
+    except ValueError as error:
+        return images, [one_line(error)]
+    first = len(files.train)
+    taken = [each._replace(use=LABELLED) if each.name in names else each for each in images[first:]]
+    return images[:first] + taken, []
+
+
 def _tested(name: str, defect: str, has_mask: bool) -> UsedImage:
     return UsedImage(name, TESTED_GOOD if defect == "good" else TESTED_DEFECTIVE, has_mask)
 
@@ -177,7 +211,7 @@ def _looks(samples: Sequence[Sample], max_pixels: int) -> list[_Look]:
 def _table(images: Sequence[UsedImage], split: tuple[int, float]) -> Iterator[str]:
     """How the images of each folder are used; folders deeper than two are counted with theirs."""
     seed, calibration = split
-    uses = {use: use for use in (TRAINED, CALIBRATION, TESTED_GOOD, TESTED_DEFECTIVE)}
+    uses = {use: use for use in (TRAINED, CALIBRATION, TESTED_GOOD, TESTED_DEFECTIVE, LABELLED)}
     uses[CALIBRATION] += f" (calibration {calibration}, seed {seed})"
 
     def place(image: UsedImage) -> str:

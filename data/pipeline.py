@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 from absl import logging
 
-from data import decoded, sampling, scan
+from data import decoded, labelled, sampling, scan
 from data.decoded import Decoded, Images
 from data.images import (
     FULL,
@@ -30,9 +30,13 @@ from data.images import (
     white_level_line,
     white_level_of,
 )
+from data.labelled import Asked
 from data.scan import Files, Sample
 from storage.files import some_of
 from storage.rows import Bytes, Masks, Rows
+
+NONE_ASKED = Asked()
+"""No labelled images."""
 
 _THREADS = 8  # an image of 89 million pixels takes 1 GB while it is decoded
 _T = TypeVar("_T")
@@ -46,6 +50,8 @@ class Splits(NamedTuple):
     test: Images
     # Of images of 16 bits (data/images.py); None where no training image has 16, and none was set.
     white_level: int | None = None
+    # Defective images that may be learnt from, apart from all others; None: none were asked for.
+    labelled: Images | None = None
 
 
 # ---------------------------------------------------------------- folder to splits
@@ -63,6 +69,7 @@ def load_splits(
     folder: str | os.PathLike = "",
     white_level: int | None = 0,
     max_pixels: int = MOST_PIXELS,
+    defects: Asked = NONE_ASKED,
 ) -> Splits:
     """Reads a category; the first time, decodes and checks its files and keeps what was decoded.
 
@@ -92,15 +99,18 @@ def load_splits(
       white_level: the value of 16 bits that becomes white: a level from 255 to 65535; 0, that of
         the largest value in the training images; None, the whole range.
       max_pixels: of an image; a larger one is refused.
+      defects: which defective images are labelled, and no test images then (data/labelled.py).
+        Without `test` there are none from the test set.
 
     Raises:
       ValueError: unknown category, bad files, a number that makes no sense, an `.npz` of other
-        images or of another white level.
+        images or of another white level; a labelled image is also a good or a tested one.
       FileNotFoundError: `folder`, or one of the 15 categories, is not there.
       OSError: a folder cannot be listed.
     """
     require_numbers(image_size, calibration, white_level or 0, max_pixels)
     reading = Reading(white_level, max_pixels)
+    few = labelled.samples_of(defects.folder) if defects.folder else []
     root, folder, data_dir = (os.path.expanduser(os.fspath(at)) for at in (root, folder, data_dir))
     copy = os.path.join(data_dir, "decoded", f"{category}_{image_size}px.npz") if test else ""
     if folder:
@@ -115,7 +125,13 @@ def load_splits(
     _warn_of_missing_masks(images.test, expected=not images.pick_test)
     if images.white_level:
         logging.info("%s", white_level_line(images.white_level, found=images.level_found))
-    return _split(images, seed, calibration, test)
+    splits = _split(images, seed, calibration, test, defects)
+    if few:
+        reading = reading._replace(white_level=images.white_level)
+        splits = splits._replace(labelled=decode(Files([], few), image_size, reading)[1])
+    if splits.labelled:
+        labelled.require_apart(splits.labelled, splits[:3])
+    return splits
 
 
 def require_numbers(
@@ -386,12 +402,22 @@ def _warn_of_missing_masks(images: Images, *, expected: bool) -> None:
         )
 
 
-def _split(images: Decoded, seed: int, share: float, test: bool) -> Splits:
+def _split(images: Decoded, seed: int, share: float, test: bool, defects: Asked) -> Splits:
     count, pick = len(images.train.paths), images.pick_test
     parts = sampling.split(seed, count, share, pick_test=pick)
-    train, calibration, picked = (_take(images.train, indices) for indices in parts)
-    tested = _with_good(images.test, picked) if pick and test else images.test
-    return Splits(train, calibration, tested, images.white_level)
+    train, calibration, picked = (taken(images.train, indices) for indices in parts)
+    tested, chosen = images.test, None
+    if defects.number and test:
+        tested, chosen = _apart(images.test, seed, defects)
+    tested = _with_good(tested, picked) if pick and test else tested
+    return Splits(train, calibration, tested, images.white_level, chosen)
+
+
+def _apart(test: Images, seed: int, defects: Asked) -> tuple[Images, Images]:
+    """The test images without those that are labelled, and these."""
+    names = labelled.choose_labelled(seed, test.paths, test.defects, defects.number, defects.kind)
+    mine = np.isin(np.array(test.paths, object), np.array(names, object))
+    return taken(test, np.flatnonzero(~mine)), taken(test, np.flatnonzero(mine))
 
 
 def _with_good(bad: Images, good: Images) -> Images:
@@ -415,18 +441,26 @@ def _joined(bad: np.ndarray | Rows, good: np.ndarray | Rows) -> np.ndarray | Row
     return np.concatenate([bad, good])
 
 
-def _take(images: Images, indices: np.ndarray) -> Images:
+def taken(images: Images, indices: np.ndarray) -> Images:
+    """The images at the indices, int [M]."""
     all_images = images.images
     return Images(
         all_images.take(indices) if isinstance(all_images, Rows) else all_images[indices],
         [images.paths[index] for index in indices],
         [images.defects[index] for index in indices],
         images.labels[indices],
-        [],
+        _masks_at(images.masks, indices),
         images.sizes[indices],
         images.orientations[indices],
         [images.sums[index] for index in indices],
     )
+
+
+def _masks_at(masks: Sequence[np.ndarray | None], indices: np.ndarray) -> Sequence:
+    """Those at the indices; training images have none."""
+    if isinstance(masks, Masks):
+        return masks.take(indices)
+    return [masks[index] for index in indices] if len(masks) else []
 
 
 # ---------------------------------------------------------------- splits to batches
@@ -449,6 +483,18 @@ def train_draws(images: np.ndarray, *, flip: bool, crop: int, rotation: int = 0)
             "choose 180 or 0, or square crops with data.crop"
         )
     return sampling.draws(len(images), flip=flip, rotation=rotation, room=room)
+
+
+def labelled_train_draws(
+    images: np.ndarray, num_labelled: int, *, flip: bool, crop: int, rotation: int = 0
+) -> sampling.Draws:
+    """As `train_draws`, of steps that see normal and labelled images: dims (devices, 2, batch).
+
+    Of `images` the last `num_labelled` are the labelled ones.
+    """
+    room = sampling.crop_room(images, crop)
+    normal = len(images) - num_labelled
+    return sampling.labelled_draws(normal, num_labelled, flip=flip, rotation=rotation, room=room)
 
 
 def train_images(images: np.ndarray, draws: sampling.Draws) -> Callable[..., Iterator[Any]]:

@@ -18,6 +18,7 @@ Draws = Callable[..., Iterator[StepDraw]]
 
 # Independent random streams of one seed.
 _ORDER, _FLIPS, _CALIBRATION, _CORNERS, _TURNS, _TESTED = range(6)
+_LABELLED = 7  # of the draws of labelled images; 6 chooses them (data/labelled.py)
 
 
 def scale(pixels: np.ndarray) -> np.ndarray:
@@ -186,5 +187,44 @@ def draws(
                 mine(corners.astype(np.int32)),
                 mine(turns.astype(np.int32)),
             )
+
+    return draw
+
+
+def labelled_draws(
+    num_normal: int,
+    num_labelled: int,
+    *,
+    flip: bool,
+    rotation: int = 0,
+    room: tuple[int, int] = (0, 0),
+) -> Draws:
+    """Endless draws for dims (devices, 2, batch): [0] of normal images, [1] of labelled ones.
+
+    The labelled images have the indices behind those of the normal ones. Each row goes through all
+    of its images before one comes again; without labelled images the second is of normal ones too.
+    The other arguments, and what is drawn, are those of `draws`.
+    """
+    normal, labelled = (
+        draws(count, flip=flip, rotation=rotation, room=room)
+        for count in (num_normal, num_labelled or num_normal)
+    )
+    first = num_normal if num_labelled else 0
+
+    def draw(
+        dims: tuple[int, ...], seed: int, first_step: int, process: tuple[int, int] = (0, 1)
+    ) -> Iterator[StepDraw]:
+        local, rows, batch = dims
+        if rows != 2:
+            raise ValueError(f"labelled batches have two rows, not {rows}")
+        other = int(np.random.SeedSequence((seed, _LABELLED)).generate_state(1)[0])
+        both = (
+            normal((local, batch), seed, first_step, process),
+            labelled((local, batch), other, first_step, process),
+        )
+        for (indices, *a), (others, *b) in zip(*both, strict=True):
+            pairs = zip([indices, *a], [others + np.int32(first), *b], strict=True)
+            stacked = [np.stack(pair, axis=1) for pair in pairs]
+            yield stacked[0], stacked[1], stacked[2], stacked[3]
 
     return draw

@@ -241,6 +241,11 @@ def _begins(path: str, start: bytes) -> bool:
         return start.startswith(file.read(len(start)))
 
 
+def rows_of(output: str) -> list[dict[str, Any]]:
+    """All whole rows that `predict_all` has left in `output`."""
+    return [*_rows(os.path.join(output, PREDICTIONS[1]))]
+
+
 def _rows(path: str) -> Iterator[dict[str, Any]]:
     """The whole rows of predictions.jsonl: the last may be cut off."""
     with open(path, "rb") as lines:

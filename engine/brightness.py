@@ -11,7 +11,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from engine.method import Method, Metrics, Score, ScoreFn, Stage, TrainState, Tuning, Variables
+from engine.method import (
+    ChainFn,
+    Method,
+    Metrics,
+    Score,
+    ScoreFn,
+    Stage,
+    TrainState,
+    Tuning,
+    Variables,
+)
 
 LARGEST = 1.5  # factor by which an image is made brighter or darker
 _SIDE = 64  # pixels of about so many a side are looked at
@@ -63,12 +73,17 @@ def with_correction(method: Method, target: float) -> Method:
 
         return corrected_score
 
-    tuning = method.tuning
+    tuning, chain = method.tuning, method.chain
     return Method(
         tuple(_stage(stage, target) for stage in method.stages),
         score_of(method.score),
         tuning and _tuning(tuning, target, score_of),
+        chain and (lambda fields: _corrected_chain(chain(fields), target)),
     )
+
+
+def _corrected_chain(pictures: ChainFn, target: float) -> ChainFn:
+    return lambda variables, images: pictures(variables, corrected(images, target))
 
 
 def _stage(stage: Stage, target: float) -> Stage:

@@ -74,6 +74,9 @@ class Stage(NamedTuple):
     """(variables, calibration images [B, H, W, C], rng) -> what the networks are like there."""
     preview: Callable[[jax.Array, jax.Array], jax.Array] | None = None
     """(calibration images [B, H, W, C], rng) -> 64 images: what the stage makes of its input."""
+    labelled: bool = False
+    """Whether a step's images are of two rows, batch_dims (2, batch): [0] normal ones and [1]
+    labelled defective ones, or, where the run has none of these, normal ones again."""
 
 
 ScoreFn = Callable[[Variables, jax.Array], Score]
@@ -97,12 +100,27 @@ class Tuning(NamedTuple):
     what was measured of these images, such as the mean of their scores; None: it is not needed."""
 
 
+ChainFn = Callable[[Variables, jax.Array], Mapping[str, jax.Array]]
+"""(variables, images [B, H, W, C]) -> caption -> images: what scoring does with them, in order.
+
+Not to be jitted as a whole, which would sort the captions.
+"""
+
+
 class Method(NamedTuple):
     """Stages in the order of training, and the score that the last one's networks give."""
 
     stages: tuple[Stage, ...]
     score: ScoreFn
     tuning: Tuning | None = None
+    chain: Callable[[Mapping[str, Any]], ChainFn] | None = None
+    """As `Tuning.score`: fields of the section `score` that were chosen -> the pictures of the way
+    from an image to its reconstruction; None: there is no way to be shown."""
+
+    @property
+    def labelled(self) -> bool:
+        """Whether a stage learns from labelled defective images."""
+        return any(stage.labelled for stage in self.stages)
 
 
 def num_updates(epochs: int, num_images: int, batch_size: int) -> int:
@@ -140,13 +158,13 @@ def shapes_of(network: nn.Module, *arguments: tuple[int, ...]) -> Any:
     return jax.eval_shape(network.init_with_output, key, *arrays)[0]
 
 
-def require_score(method: Method, side: int) -> None:
-    """Raises what scoring raises of images of `side` pixels, without computing."""
+def require_score(method: Method, shape: tuple[int, ...]) -> None:
+    """Raises what scoring raises of an image of `shape` [H, W, C], without computing."""
     key = jax.eval_shape(lambda: jax.random.key(0))
     variables: Variables = {}
     for stage in method.stages:
         variables = jax.eval_shape(stage.init, key, variables).variables
-    images = jax.ShapeDtypeStruct((1, side, side, 3), jnp.float32)
+    images = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
     jax.eval_shape(method.score, variables, images)
 
 
@@ -156,6 +174,14 @@ def init_state(
     """Step 0 of a stage in which the networks named in `optimizers` learn and the others rest."""
     opt_state = {name: tx.init(variables[name]["params"]) for name, tx in optimizers.items()}
     return TrainState(jnp.zeros((), jnp.int32), variables, opt_state)
+
+
+def average(state: TrainState, decay: float, network: str, averaged: str) -> TrainState:
+    """Moves `averaged` towards `network` by 1 - decay, and faster in the first steps."""
+    decay_now = jnp.minimum(decay, (1 + state.step) / (10 + state.step))
+    new, old = state.variables[network], state.variables[averaged]
+    moved = optax.incremental_update(new, old, 1 - decay_now)
+    return dataclasses.replace(state, variables={**state.variables, averaged: moved})
 
 
 def descend(

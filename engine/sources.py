@@ -24,6 +24,7 @@ class Sources(NamedTuple):
     train: Sums
     calibration: Sums
     test: Sums
+    labelled: Sums = {}  # noqa: RUF012 (nobody writes into it); runs of earlier versions have none
 
     def good(self) -> dict[str, str]:
         """All but the test images: which of them are held out depends on how many there are."""
@@ -31,7 +32,7 @@ class Sources(NamedTuple):
 
     def all(self) -> dict[str, str]:
         """Of all splits."""
-        return {**self.good(), **self.test}
+        return {**self.good(), **self.test, **self.labelled}
 
 
 def write_sources(workdir: str, sources: Sources) -> None:

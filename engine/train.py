@@ -169,7 +169,9 @@ def _sent(
     """(Last step, arrays [local devices, steps, ...]) of each dispatch after step `first`."""
     dims, last = parallel.local_dims(stage.batch_dims), stage.num_steps
     logging.info("Stage %s: at step %d of %d, batches %s.", stage.name, first, last, dims)
-    stream = batches.sent(dims, seed, first, parallel.process())
+    source = batches.labelled if stage.labelled else batches.sent
+    assert source, f"stage {stage.name} learns from labelled images, and there are no batches of it"
+    stream = source(dims, seed, first, parallel.process())
     for step, size in dispatches(first, last, every, grouped=batches.grouped):
         steps = [next(stream) for _ in range(size)]
         yield step, jax.tree.map(lambda *arrays: np.stack(arrays, axis=1), *steps)

@@ -27,6 +27,8 @@ class Facts(NamedTuple):
     # Of images of 16 bits: what is white in them (data/images.py); None where no training image
     # has 16, and no level was set.
     white_level: int | None = None
+    # SHA-256 of the labelled defective images, as `digest`; None where there are none.
+    labelled_digest: str | None = None
 
 
 @contextmanager
@@ -152,6 +154,7 @@ def read_facts(workdir: str) -> Facts:
             "digest": str,
             "brightness": float | None,
             "white_level": int | None,
+            "labelled_digest": str | None,
         }
         if not all(isinstance(getattr(facts, name), kind) for name, kind in types.items()):
             raise TypeError(f"{facts}")

@@ -74,7 +74,7 @@ def _joined(scores: list[Any]) -> Any:
 
 def theory_checks(method: Method, variables: Variables, images: np.ndarray) -> dict[str, float]:
     """The last stage's checks of these networks on images [B, H, W, C]; {} if it has none."""
-    checks = method.stages[-1].checks
+    checks = method.stages[-1].checks if method.stages else None
     if checks is None:
         return {}
     checked = jax.jit(checks)(variables, images, jax.random.key(0))

@@ -18,6 +18,7 @@ import numpy as np
 from scipy import stats
 
 from evaluation.false_alarms import Marks, marks_content, marks_of, marks_statement
+from evaluation.misses import Misses, misses_content, misses_of, misses_statement
 from evaluation.quality import Quality
 from storage.files import write_text
 
@@ -46,6 +47,9 @@ class Threshold(NamedTuple):
     map_max: float  # top of the maps' colour scale
     calibration_scores: tuple[float, ...]  # of the good images, ascending
     marks: Marks | None = None  # what is marked in place of `pixel_threshold`; None: of old runs
+    misses: Misses | None = None  # what labelled defects say; None where there are none
+    # Of clips, whose maxima the calibration scores are: the frames of the longest; 0: of images.
+    clip_frames: int = 0
     # Of the calibration photos, each number of evaluation.quality.Quality; () of old runs.
     quality: tuple[tuple[float, ...], ...] = ()
     date: str = ""  # ISO 8601, where new photos have set it (--mode=recalibrate)
@@ -60,19 +64,20 @@ def require_rate(rate: float) -> None:
         )
 
 
-def require_count(count: int, good: int) -> None:
-    """Raises ValueError for fewer than two held-out images, of `good` normal ones in all."""
+def require_count(count: int, good: int, *, of: str = "images") -> None:
+    """Raises ValueError for fewer than two held-out images, or clips, of `good` normal ones."""
     if count < 2:
         raise ValueError(
-            f"a threshold needs 2 held-out good images at least, and there are {count}: "
-            f"{_way_to(2, good)}"
+            f"a threshold needs 2 held-out good {of} at least, and there are {count}: "
+            f"{_way_to(2, good, of)}"
         )
 
 
-def _way_to(enough: int, good: int) -> str:
+def _way_to(enough: int, good: int, of: str) -> str:
     """How to hold out `enough` of `good` normal images, so that as many twice are trained on."""
     if good < 3 * enough:
-        return f"photograph more good parts, for {good} are too few"
+        more = "photograph more good parts" if of == "images" else f"record more good {of}"
+        return f"{more}, for {good} are too few"
     share = math.ceil(100 * enough / good) / 100
     return f"--config.data.calibration={share:g} holds out {enough} or more of these {good}"
 
@@ -86,25 +91,27 @@ def needed(rate: float) -> int:
     return math.ceil(1 / Fraction(str(rate))) - 1
 
 
-def shortfall(rate: float, count: int, good: int) -> str:
+def shortfall(rate: float, count: int, good: int, *, of: str = "images") -> str:
     """What `count` calibration images will not be able to promise of `rate`; '' if nothing.
 
-    `good` is the number of all normal images, with those that are trained on.
+    `good` is the number of all normal images, or `of` clips, with those that are trained on.
 
     Raises:
       ValueError: as `require_count`.
     """
-    require_count(count, good)
+    require_count(count, good, of=of)
     if count >= (enough := needed(rate)):
         return ""
     return (
-        f"{count} good images are held out, which can guarantee a false-alarm rate of "
+        f"{count} good {of} are held out, which can guarantee a false-alarm rate of "
         f"{percent(1 / (count + 1))} at the lowest, not the {percent(rate)} asked for: {enough} "
-        f"would: {_way_to(enough, good)}."
+        f"would: {_way_to(enough, good, of)}."
     )
 
 
-def calibrate(scores: np.ndarray, maps: Iterable[np.ndarray], rate: float) -> Threshold:
+def calibrate(
+    scores: np.ndarray, maps: Iterable[np.ndarray], rate: float, *, point: int | None = None
+) -> Threshold:
     """The threshold at which at most a share `rate` of new good images is called defective.
 
     The k-th smallest of the n scores, k = ceil((n + 1)(1 - rate)): a new good score is as likely in
@@ -117,6 +124,7 @@ def calibrate(scores: np.ndarray, maps: Iterable[np.ndarray], rate: float) -> Th
       scores: float [n] of calibration images, which training has not seen.
       maps: n of float [H, W], their anomaly maps.
       rate: in (0, 1).
+      point: n + 1 - k, from 1 to n, where it was chosen otherwise than by the rate.
 
     Raises:
       ValueError: as `require_rate` and `require_count`; or a score or map is not finite.
@@ -127,7 +135,7 @@ def calibrate(scores: np.ndarray, maps: Iterable[np.ndarray], rate: float) -> Th
     highest = np.sort(np.array([values.max() for values in maps], np.float64))
     if not (np.isfinite(scores).all() and np.isfinite(highest).all()):
         raise ValueError("a score of a held-out good image is not finite: train again")
-    above = max(1, math.floor((count + 1) * Fraction(str(rate))))  # n + 1 - k
+    above = point or operating_point(count, rate)  # n + 1 - k
     low, high = stats.beta.ppf([(1 - COVERAGE) / 2, (1 + COVERAGE) / 2], above, count + 1 - above)
     return Threshold(
         false_alarm_rate=float(rate),
@@ -138,6 +146,15 @@ def calibrate(scores: np.ndarray, maps: Iterable[np.ndarray], rate: float) -> Th
         map_max=SCALE * max(float(highest[-1]), 1e-6),
         calibration_scores=tuple(scores.tolist()),
     )
+
+
+def operating_point(count: int, rate: float) -> int:
+    """n + 1 - k of `calibrate` for `count` images.
+
+    >>> operating_point(19, 0.05), operating_point(10, 0.05), operating_point(99, 0.05)
+    (1, 1, 5)
+    """
+    return max(1, math.floor((count + 1) * Fraction(str(rate))))
 
 
 def _just_above(ascending: np.ndarray, index: int) -> float:
@@ -205,29 +222,49 @@ def statement(threshold: Threshold, *, tuned: bool = False) -> list[str]:
     asked, lowest = percent(threshold.false_alarm_rate), percent(1 / (count + 1))
     low, high = (percent(rate) for rate in threshold.interval)
     promised = percent(threshold.guaranteed_rate)
-    images = "held-out good images"
+    of, held_out = ("clips" if threshold.clip_frames else "images"), "held-out good"
     if threshold.date:
-        images, tuned = f"good photos of {threshold.date[:10]}", False
+        held_out, tuned = "new good", False
     sentences = [
-        f"An image with a score above {threshold.threshold:.6g} is called defective.",
-        f"Of new good parts, {promised} at most are expected to be called defective, if they come "
-        f"from the same production and camera as the {count} {images}.",
-        f"Other {count} images would have given another threshold: in 95 of 100 such choices the "
+        *_promise(threshold, promised),
+        f"Other {count} {of} would have given another threshold: in 95 of 100 such choices the "
         f"false-alarm rate in the long run lies between {low} and {high}.",
-        f"With {count} good images the lowest rate that can be guaranteed is {lowest}.",
+        f"With {count} good {of} the lowest rate that can be guaranteed is {lowest}.",
     ]
     if threshold.guaranteed_rate > threshold.false_alarm_rate:
         more = needed(threshold.false_alarm_rate)
         sentences.append(
-            f"The {asked} asked for are NOT guaranteed: that takes {more} {images}. "
-            "This is the tightest threshold that these images can vouch for."
+            f"The {asked} asked for are NOT guaranteed: that takes {more} {held_out} {of}. "
+            f"This is the tightest threshold that these {of} can vouch for."
         )
     if tuned:
         sentences.append(
             "The score's settings were chosen with the help of the same images, which these rates "
             "do not count in: judge them on further good parts."
         )
+    sentences += misses_statement(threshold.misses) if threshold.misses else []
     return sentences + (marks_statement(threshold.marks) if threshold.marks else [])
+
+
+def _promise(threshold: Threshold, promised: str) -> list[str]:
+    """What is decided on, and the share of what is good that is expected to be called otherwise."""
+    count, frames = len(threshold.calibration_scores), threshold.clip_frames
+    images = f"good photos of {threshold.date[:10]}" if threshold.date else "held-out good images"
+    if not frames:
+        return [
+            f"An image with a score above {threshold.threshold:.6g} is called defective.",
+            f"Of new good parts, {promised} at most are expected to be called defective, if they "
+            f"come from the same production and camera as the {count} {images}.",
+        ]
+    return [
+        f"A frame with a score above {threshold.threshold:.6g} is called defective.",
+        f"Of new clips in which all is good, {promised} at most are expected to have such a frame, "
+        f"if they show the same scene through the same camera as the {count} held-out clips, and "
+        f"are no longer than these, {frames} frames at most: the longer a clip, the higher its "
+        "highest score.",
+        "Nothing is promised of single frames: neighbours are nearly alike, so that they are no "
+        "independent trials.",
+    ]
 
 
 def percent(rate: float) -> str:
@@ -243,13 +280,16 @@ def percent(rate: float) -> str:
 def content(threshold: Threshold, network: Mapping[str, Any]) -> dict[str, Any]:
     """What threshold.json holds; `network` says of which networks and score the threshold is."""
     tuned = bool(network.get("score")) and not threshold.date  # new photos had no part in it
-    marks = threshold.marks
+    marks, misses = threshold.marks, threshold.misses
     return threshold._asdict() | {
         "interval": list(threshold.interval),
         "calibration_scores": list(threshold.calibration_scores),
         "marks": marks and marks_content(marks),
         "quality": dict(zip(Quality._fields, map(list, threshold.quality), strict=False)),
-        "guaranteed": threshold.guaranteed_rate <= threshold.false_alarm_rate and not tuned,
+        "misses": misses and misses_content(misses),
+        "guaranteed": threshold.guaranteed_rate <= threshold.false_alarm_rate
+        and not tuned
+        and not (misses and misses.costs),
         "statement": statement(threshold, tuned=tuned),
         "network": dict(network),
     }
@@ -259,6 +299,25 @@ def write_threshold(workdir: str, threshold: Threshold, network: Mapping[str, An
     """Writes `workdir/threshold.json`, as a whole or not at all."""
     text = json.dumps(content(threshold, network), indent=2, allow_nan=False)
     write_text(os.path.join(workdir, THRESHOLD_FILE), text + "\n")
+
+
+def read_network(workdir: str) -> dict[str, Any]:
+    """Of which networks and score a workdir's threshold is, as `write_threshold` was told.
+
+    Raises:
+      FileNotFoundError: there is none.
+      ValueError: the file is damaged.
+    """
+    path = os.path.join(workdir, THRESHOLD_FILE)
+    remedy = f"run python main.py --mode=evaluate --workdir={workdir}"
+    try:
+        with open(path, encoding="utf-8") as file:
+            network: dict[str, Any] = json.load(file)["network"]
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"{path} does not exist: {remedy} first") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path} is damaged ({error!r}): {remedy} again") from error
+    return network
 
 
 def read_threshold(workdir: str, network: Mapping[str, Any]) -> Threshold:
@@ -288,9 +347,11 @@ def read_threshold_file(path: str, remedy: str) -> tuple[Threshold, Any]:
     try:
         with open(path, encoding="utf-8") as file:
             content = json.load(file)
-        optional = {"marks", "quality", "date"}
+        content = {"clip_frames": 0, **content}  # files of earlier versions have none
+        optional = {"marks", "misses", "quality", "date"}  # which they have not, either
         fields = {name: content[name] for name in Threshold._fields if name not in optional}
         marks = marks_of(content["marks"]) if content.get("marks") else None
+        misses = misses_of(content["misses"]) if content.get("misses") else None
         numbers = [fields["threshold"], fields["pixel_threshold"], fields["map_max"]]
         scores = tuple(map(float, fields.pop("calibration_scores")))
         known = content.get("quality") or {}
@@ -301,7 +362,7 @@ def read_threshold_file(path: str, remedy: str) -> tuple[Threshold, Any]:
             raise ValueError("its numbers make no sense")
         interval = tuple(fields.pop("interval"))
         fields |= {"interval": interval, "calibration_scores": scores, "marks": marks}
-        fields |= {"quality": quality, "date": str(content.get("date", ""))}
+        fields |= {"misses": misses, "quality": quality, "date": str(content.get("date", ""))}
         return Threshold(**fields), content.get("network")
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path} is damaged ({error!r}): {remedy}") from error

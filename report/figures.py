@@ -262,6 +262,24 @@ def _colour_bar(axes: Axes, map_max: float, labelsize: int) -> None:
     axes.tick_params(labelsize=labelsize)
 
 
+def strips(rows: Mapping[str, Mapping[str, np.ndarray]]) -> Figure:
+    """A row of pictures, uint8 [H, W, 3], a heading; all rows have the same number of them.
+
+    Each picture's name stands above it, for that which is seen may differ from row to row.
+    """
+    columns = max(map(len, rows.values()))
+    size = (PAIR * columns, (PAIR + 0.5) * len(rows))
+    figure = Figure(figsize=size, dpi=EXAMPLES_DPI, layout="constrained")
+    blocks = figure.subfigures(len(rows), 1, squeeze=False)
+    for block, (heading, pictures) in zip(blocks.ravel(), rows.items(), strict=True):
+        block.suptitle(printable(heading), fontsize=10, x=0.01, ha="left", parse_math=False)
+        panels = block.subplots(1, columns, squeeze=False).ravel()
+        for axes, (name, picture) in zip(panels, pictures.items(), strict=True):
+            _draw_picture(axes, picture, None, 1.0)
+            axes.set_title(printable(name), fontsize=9, parse_math=False)
+    return figure
+
+
 class Example(NamedTuple):
     """A test image."""
 

@@ -20,7 +20,7 @@ from evaluation.results import Scored
 from evaluation.threshold import Threshold, percent
 from report import figures, gallery, page
 from report.page import Section, Table
-from report.summary import errors
+from report.summary import FRAME_AUROCS, errors
 from storage.files import safe_names, whole, write_text
 
 PAGE = "index.html"
@@ -38,6 +38,8 @@ def write_report(
     results: Results,
     history: Sequence[Mapping[str, Any]],
     threshold: Threshold,
+    chains: Mapping[str, Mapping[str, np.ndarray]] | None = None,
+    over_time: Sequence[Section] = (),
 ) -> None:
     """Writes index.html, one self-contained page, into `folder`, and the pictures in it beside it.
 
@@ -55,6 +57,9 @@ def write_report(
       history: the lines of metrics.jsonl.
       threshold: between good and defective; its `map_max` is the top of the one colour scale of
         all anomaly maps.
+      chains: what scoring does with some images, step by step: heading -> caption -> uint8
+        [H, W, 3]; without, nothing is shown of it.
+      over_time: sections about clips, in place of those that show each image on its own.
 
     Raises:
       ValueError: map_max is not a positive number.
@@ -71,12 +76,14 @@ def write_report(
         at_threshold=_errors_table(results),
         curves=_curves(folder, scored, calibration, threshold, subject),
         training=_training(folder, history, subject),
-        mistakes=gallery.mistakes(scored, threshold) if len(scored.paths) else [],
+        mistakes=gallery.mistakes(scored, threshold) if len(scored.paths) and not over_time else [],
         scale=gallery.colour_scale(threshold.map_max),
-        thumbnails=_thumbnails(scored, calibration, threshold),
+        thumbnails=None if over_time else _thumbnails(scored, calibration, threshold),
+        over_time=over_time,
         metrics=_metrics_tables(results),
         inputs=_inputs(folder, results),
-        examples=_examples(folder, scored, threshold.map_max, subject),
+        chains=_chains(folder, chains or {}),
+        examples=None if over_time else _examples(folder, scored, threshold.map_max, subject),
         origin=_origin_tables(results),
     )
     write_text(os.path.join(folder, PAGE), text)
@@ -151,6 +158,12 @@ def _inputs(folder: str, results: Results) -> Section:
             with open(path, "rb") as file:
                 drawn.append(page.embedded(file.read(), f"what stage {stage} is trained on"))
     return Section("Trained on", drawn)
+
+
+def _chains(folder: str, chains: Mapping[str, Mapping[str, np.ndarray]]) -> Section:
+    title, caption = "How an image is repaired", "an image's way to what it is held against"
+    drawn = [_saved(folder, "chains.png", figures.strips(chains), caption)] if chains else []
+    return Section(title, drawn)
 
 
 def _examples(folder: str, scored: Scored, map_max: float, subject: str) -> Section:
@@ -238,7 +251,10 @@ def _errors_table(results: Results) -> Table:
         rate = f"{one.replace(' ', '-')} rate {row.rate}"
         rows.append([row.type, row.images, wrong, rate, row.interval])
     header = ["type", "images", "wrong", "rate", "95 % interval"]
-    return Table("Test images at the threshold, by type", header, rows)
+    if results.get("frames"):
+        header[1] = "clips"
+    what = header[1]
+    return Table(f"Test {what} at the threshold, by type", header, rows)
 
 
 def _metrics_tables(results: Results) -> list[Table]:
@@ -257,7 +273,9 @@ def _metrics_tables(results: Results) -> list[Table]:
     by_score = {name: shared | entry for name, entry in by_score.items()}
     maps = {entry["resolution"]: entry for entry in [results.get("pixel")] if entry}
     counts = [[name.replace("_", " "), n] for name, n in results.get("counts", {}).items()]
+    counts += [[f"labelled: {kind}", n] for kind, n in results.get("labelled", {}).items()]
     return [
+        *_frames_tables(results),
         Table("Images", ["", "number"], counts),
         _metrics_table("Image scores", "score", image, by_score),
         _metrics_table(
@@ -266,10 +284,41 @@ def _metrics_tables(results: Results) -> list[Table]:
             image | {"count": "images"},
             results.get("per_defect", {}),
         ),
+        _metrics_table(
+            "Image scores of kinds of which images were labelled, and of others",
+            "kinds",
+            image | {"count": "images"},
+            results.get("by_label", {}),
+        ),
         _metrics_table("Anomaly maps, pixel by pixel", "resolution", pixel, maps),
         _values("Own metrics", results.get("own", {})),
         _values("Score settings chosen on made-up defects", results.get("score", {})),
         _values("Checks on held-out normal images", results.get("checks", {})),
+    ]
+
+
+def _frames_tables(results: Results) -> list[Table]:
+    """Of clips: AUROCs of frames, each way of taking them, and the frames above the threshold."""
+    if not (content := results.get("frames")):
+        return []
+    rows = [
+        [name, *(values[key] for key in FRAME_AUROCS), values["left_out"]]
+        for name, values in content["scores"].items()
+    ]
+    note = (
+        "Micro: all frames of all clips in one curve, raw scores; the main figure. Macro: the mean "
+        "over the clips that have normal and abnormal frames; the others are left out. Normalised: "
+        "scores from 0 to 1 in each test clip, as papers have it; of live video that is not known. "
+        f"Smoothed over {content['smoothing']:g} frames, in both directions or past ones alone."
+    )
+    header = ["score", *FRAME_AUROCS.values(), "clips left out of macro"]
+    above = [
+        [name, entry["frames"], entry["above"]]
+        for name, entry in content["above_threshold"].items()
+    ]
+    return [
+        Table("AUROC of frames", header, rows, notes=[note]),
+        Table("Frames above the threshold", ["labelled", "frames", "above"], above),
     ]
 
 

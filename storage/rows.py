@@ -162,6 +162,12 @@ class Masks(Sequence[np.ndarray | None]):
         bits = self._file.read(int(self._ends[index]) - count, count)
         return np.unpackbits(bits, count=height * width).reshape(height, width).view(bool)
 
+    def take(self, indices: np.ndarray) -> "Masks":
+        """The masks at `indices`, int [M], which stay where they are."""
+        taken = Masks(self._file, 0, self._sizes[indices])
+        taken._ends = self._ends[indices]
+        return taken
+
 
 def packed_bytes(sizes: np.ndarray) -> np.ndarray:
     """How many bytes the bits of masks of int `sizes` [N, 2] take: int [N]."""

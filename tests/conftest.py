@@ -39,16 +39,33 @@ from ml_collections import ConfigDict
 from PIL import Image
 
 import commands
-from configs import ae, ae_l2, ae_ssim, ama, anogan, contrario, fanogan, fanogan_resnet, ssae
+from configs import (
+    ae,
+    ae_l2,
+    ae_ssim,
+    ama,
+    anogan,
+    contrario,
+    fanogan,
+    fanogan_resnet,
+    few_shot,
+    glad,
+    meliad,
+    ssae,
+)
 
 AUTOENCODERS = (ae, ae_l2, ae_ssim)
-ALL = (fanogan, fanogan_resnet, anogan, ama, *AUTOENCODERS, ssae, contrario)
+ALL = (fanogan, fanogan_resnet, anogan, ama, *AUTOENCODERS, ssae, contrario, few_shot, meliad, glad)
 
 
 def shrink(config: ConfigDict, **sizes: int) -> ConfigDict:
     """A config of the same shape that compiles in seconds: 16 px, few features, few steps."""
     config.data.image_size = 16
     config.every = dict(log=1, save=2, pictures=2)
+    if "trunk" in config:
+        return _shrink_few_shot(config)
+    if "denoiser" in config:
+        return _shrink_denoiser(config)
     if "corruption" in config:
         return _shrink_self_supervised(config)
     if "patches" in config:
@@ -75,6 +92,14 @@ def shrink(config: ConfigDict, **sizes: int) -> ConfigDict:
     return config
 
 
+def _shrink_denoiser(config: ConfigDict) -> ConfigDict:
+    config.denoiser.features = (8, 8)
+    config.training.update(batch_size=8, num_steps=2)
+    config.training.schedule.warmup_steps = 1
+    config.score.update(steps=2, draws=2)
+    return config
+
+
 def _shrink_mirrored(config: ConfigDict) -> ConfigDict:
     config.encoder.features = (4, 8)
     config.generator.features = (8, 8, 4)
@@ -91,6 +116,16 @@ def _shrink_autoencoder(config: ConfigDict) -> ConfigDict:
     if "features" in config.autoencoder:
         config.autoencoder.features = (4, 8)
     config.training.update(batch_size=8, num_steps=2)
+    return config
+
+
+def _shrink_few_shot(config: ConfigDict) -> ConfigDict:
+    config.trunk.update(fold=2, features=(4, 8), blocks=1)
+    if "width" in config.head:
+        config.head.width = 4
+    config.corruption.weights.seamless = 0.0
+    config.training.update(batch_size=8, num_steps=2)
+    config.training.schedule.warmup_steps = 1
     return config
 
 

@@ -4,6 +4,7 @@ import doctest
 
 import pytest
 
+from diffusion_jax import schedule
 from engine import nfa, residuals
 from evaluation import drift, metrics, quality, threshold
 from storage import files
@@ -11,8 +12,11 @@ from storage import files
 
 @pytest.mark.parametrize(
     ("module", "least"),
-    [(nfa, 1), (residuals, 4), (metrics, 1), (threshold, 4), (files, 1), (drift, 1), (quality, 1)],
-    ids=["nfa", "residuals", "metrics", "threshold", "files", "drift", "quality"],
+    [
+        *((nfa, 1), (residuals, 4), (metrics, 1), (threshold, 4), (files, 1), (schedule, 1)),
+        *((drift, 1), (quality, 1)),
+    ],
+    ids=["nfa", "residuals", "metrics", "threshold", "files", "schedule", "drift", "quality"],
 )
 def test_examples(module, least):
     failed, tried = doctest.testmod(module)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-METHODS = ("fanogan_jax", "ae_jax", "contrario_jax")
+METHODS = ("fanogan_jax", "ae_jax", "contrario_jax", "few_shot_jax", "diffusion_jax", "video_jax")
 # Each room, and those that it may import besides itself.
 ROOMS = {
     "storage": set(),
@@ -20,6 +20,7 @@ ROOMS = {
     "deploy": {"report", "evaluation", "engine", "data", "storage"},
     "configs": set(),
     **{method: {"engine"} for method in METHODS},
+    "few_shot_jax": {"ae_jax", "engine"},  # corruptions, and the encoder that it may begin with
     "commands": {"deploy", "report", "evaluation", "engine", "data", "storage"},
 }
 METHOD_MAY = {
@@ -28,6 +29,7 @@ METHOD_MAY = {
     "engine.convolution",
     "engine.parallel",
     "engine.make",
+    "engine.folding",
     "engine.foreground",
     "engine.nfa",
 }

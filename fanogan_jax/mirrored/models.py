@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from engine.convolution import Conv
+from engine.folding import folded
 from engine.parallel import BatchNorm
 from fanogan_jax.models import leaky_relu
 
@@ -84,7 +85,7 @@ class PairCritic(nn.Module):
     @nn.compact
     def __call__(self, pairs: jax.Array) -> tuple[jax.Array, jax.Array]:
         """Scores each pair by itself."""
-        x = _folded(pairs, self.fold)
+        x = folded(pairs, self.fold)
         for index in range(4):
             x = _block(x, self.width, first=not index, halves=index < self.halvings)
         features = nn.relu(x)
@@ -99,14 +100,6 @@ def _block(x: jax.Array, width: int, *, first: bool, halves: bool) -> jax.Array:
     # A 1x1 convolution and the mean of pixels commute; the small image is cheaper.
     shortcut = Conv(width, (1, 1), kernel_init=_other_init)(_halved(x) if halves else x)
     return shortcut + (_halved(residual) if halves else residual)
-
-
-def _folded(x: jax.Array, fold: int) -> jax.Array:
-    """[B, H, W, C] -> [B, H / fold, W / fold, C fold^2]; TypeError where that does not divide."""
-    batch, height, width, channels = x.shape
-    small = height // fold, width // fold
-    x = x.reshape(batch, small[0], fold, small[1], fold, channels)
-    return x.transpose(0, 1, 3, 2, 4, 5).reshape(batch, *small, channels * fold**2)
 
 
 def _halved(x: jax.Array) -> jax.Array:

@@ -7,11 +7,11 @@ import pytest
 from ml_collections import FrozenConfigDict
 from scipy import ndimage
 
-from ae_jax import folding, head, labels, lighting, losses, score, self_supervised
+from ae_jax import head, labels, lighting, losses, score, self_supervised
 from ae_jax.dilated import DilatedAutoencoder
 from ae_jax.models import Output
 from configs import restorer, restorer_head
-from engine import parallel
+from engine import folding, parallel
 from engine.make import make
 
 KEY = jax.random.key(0)

@@ -1,5 +1,7 @@
 """The self-supervised autoencoder: loss, averages, checks, pictures, score, and its stage."""
 
+from functools import partial
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -16,7 +18,7 @@ from ae_jax.models import Output
 from ae_jax.score import of_map, restored
 from configs import ssae
 from engine import parallel
-from engine.method import TrainState
+from engine.method import TrainState, average
 
 VALUE = 0.8  # of a corrupted pixel
 
@@ -178,7 +180,7 @@ def average_state(step, network, averaged):
 )
 def test_averages_by_hand(step, decay):
     """(1 + t) / (10 + t) in the first steps, and the decay at last; of all that a network holds."""
-    moved = self_supervised.average(average_state(step, 3.0, 1.0), 0.999)
+    moved = average(average_state(step, 3.0, 1.0), 0.999, "autoencoder", "averaged")
     for leaf in jax.tree.leaves(moved.variables["averaged"]):
         np.testing.assert_allclose(leaf, decay * 1 + (1 - decay) * 3, rtol=1e-6)
     for leaf in jax.tree.leaves(moved.variables["autoencoder"]):
@@ -187,7 +189,8 @@ def test_averages_by_hand(step, decay):
 
 def test_averages_reach_a_network_that_stands_still():
     """What is left of the first difference is the product of all decays."""
-    state, left, run = average_state(0, 1.0, -1.0), 1.0, jax.jit(self_supervised.average)
+    state, left = average_state(0, 1.0, -1.0), 1.0
+    run = jax.jit(partial(average, network="autoencoder", averaged="averaged"))
     for step in range(60):
         state = run(state.replace(step=jnp.asarray(step)), 0.8)
         left *= min(0.8, (1 + step) / (10 + step))
@@ -368,7 +371,7 @@ def plain_steps(small, norm, *, clip):
     small.training.optimizer = dict(fn="optax:sgd")
     small.training.clip = clip
     small.training.schedule = dict(init_value=0.0, peak_value=0.4, warmup_steps=4, end_value=0.1)
-    optimizer = self_supervised._optimizer(small.training, 12)
+    optimizer = self_supervised.scheduled_optimizer(small.training, 12)
     gradients = {"a": jnp.full(1, 3.0 * norm / 5), "b": jnp.full(1, 4.0 * norm / 5)}
     state, taken = optimizer.init(gradients), []
     for _ in range(13):

@@ -93,6 +93,9 @@ BUILT = [
         "ssae_small",
         "restorer",
         "contrario",
+        "few_shot",
+        "meliad",
+        "glad_small",
     )
     and rule_of(".".join(field[1])).text.startswith(
         ("a whole", "a number", "1 to 64", "2 values", "two values")

@@ -29,7 +29,7 @@ from engine import parallel
 ROOT = Path(__file__).parents[2]
 PACKAGES = (
     *("ae_jax", "commands", "contrario_jax", "data", "deploy", "engine", "evaluation"),
-    *("fanogan_jax", "report", "storage", "main.py"),
+    *("fanogan_jax", "few_shot_jax", "diffusion_jax", "report", "storage", "main.py"),
 )
 
 # absl's own, and those of MVTec AD's evaluation script, whose command evaluation/official.py says.

@@ -120,7 +120,7 @@ def _predict_clips(detector: Detector, pattern: str, output: str) -> int:
     paths = [frame.path for frame in frames]
     batch_size = min(_BATCH, len(frames))
     done = prediction.rows_done(output, paths, detector.threshold, batch_size)
-    counts, _ = prediction.predict_all(
+    counts, _ = prediction.predict_all(  # frames are not exchangeable: nothing to watch
         detector.scorer(),
         (
             [new_clips.photo_of(frame) for frame in frames[start : start + batch_size]]

@@ -42,7 +42,7 @@ def get_config(category: str = "bottle") -> ConfigDict:
         top=0.1,  # share of the places whose mean is the image's score
     )
     config.scorer = dict(
-        fn="few_shot_jax.models:Scorer",
+        fn="few_shot_jax.models:PlaceScorer",
         scales=2,  # the image, and the image at half its size
     )
     config.corruption = dict(

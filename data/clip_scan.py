@@ -25,7 +25,10 @@ from data.video_files import is_video_name
 from storage.files import some_of
 
 LABELS_FILE = "frame_labels.csv"
+"""The table of labels of a data set."""
+
 ABNORMAL = "abnormal"
+"""The kind of an abnormal frame of which no label says more."""
 _COLUMNS = ("clip", "frame", "abnormal")
 
 

@@ -222,11 +222,12 @@ def statement(threshold: Threshold, *, tuned: bool = False) -> list[str]:
     asked, lowest = percent(threshold.false_alarm_rate), percent(1 / (count + 1))
     low, high = (percent(rate) for rate in threshold.interval)
     promised = percent(threshold.guaranteed_rate)
-    of, held_out = ("clips" if threshold.clip_frames else "images"), "held-out good"
+    of = "clips" if threshold.clip_frames else "images"
+    held_out = f"held-out good {of}"
     if threshold.date:
-        held_out, tuned = "new good", False
+        held_out, tuned = f"good photos of {threshold.date[:10]}", False
     sentences = [
-        *_promise(threshold, promised),
+        *_promise(threshold, promised, held_out),
         f"Other {count} {of} would have given another threshold: in 95 of 100 such choices the "
         f"false-alarm rate in the long run lies between {low} and {high}.",
         f"With {count} good {of} the lowest rate that can be guaranteed is {lowest}.",
@@ -234,7 +235,7 @@ def statement(threshold: Threshold, *, tuned: bool = False) -> list[str]:
     if threshold.guaranteed_rate > threshold.false_alarm_rate:
         more = needed(threshold.false_alarm_rate)
         sentences.append(
-            f"The {asked} asked for are NOT guaranteed: that takes {more} {held_out} {of}. "
+            f"The {asked} asked for are NOT guaranteed: that takes {more} {held_out}. "
             f"This is the tightest threshold that these {of} can vouch for."
         )
     if tuned:
@@ -246,15 +247,14 @@ def statement(threshold: Threshold, *, tuned: bool = False) -> list[str]:
     return sentences + (marks_statement(threshold.marks) if threshold.marks else [])
 
 
-def _promise(threshold: Threshold, promised: str) -> list[str]:
+def _promise(threshold: Threshold, promised: str, held_out: str) -> list[str]:
     """What is decided on, and the share of what is good that is expected to be called otherwise."""
     count, frames = len(threshold.calibration_scores), threshold.clip_frames
-    images = f"good photos of {threshold.date[:10]}" if threshold.date else "held-out good images"
     if not frames:
         return [
             f"An image with a score above {threshold.threshold:.6g} is called defective.",
             f"Of new good parts, {promised} at most are expected to be called defective, if they "
-            f"come from the same production and camera as the {count} {images}.",
+            f"come from the same production and camera as the {count} {held_out}.",
         ]
     return [
         f"A frame with a score above {threshold.threshold:.6g} is called defective.",
@@ -348,7 +348,7 @@ def read_threshold_file(path: str, remedy: str) -> tuple[Threshold, Any]:
         with open(path, encoding="utf-8") as file:
             content = json.load(file)
         content = {"clip_frames": 0, **content}  # files of earlier versions have none
-        optional = {"marks", "misses", "quality", "date"}  # which they have not, either
+        optional = {"marks", "misses", "quality", "date"}
         fields = {name: content[name] for name in Threshold._fields if name not in optional}
         marks = marks_of(content["marks"]) if content.get("marks") else None
         misses = misses_of(content["misses"]) if content.get("misses") else None

@@ -18,6 +18,7 @@ from ae_jax.folding import folded
 from ae_jax.dilated import check_sides
 from ae_jax.models import he_init
 from engine.convolution import Conv
+from engine.folding import folded
 from engine.residuals import interpolation_matrix
 
 _GROUPS = 8
@@ -33,7 +34,7 @@ class Places(NamedTuple):
     boundary: jax.Array | None = None  # []: the learnt distance between same and different
 
 
-class Scorer(nn.Module):
+class PlaceScorer(nn.Module):
     """Images -> `Places`, by a trunk and a head, at one scale or the mean of two.
 
     Attributes:

@@ -16,7 +16,7 @@ from storage import files
         *((nfa, 1), (residuals, 4), (metrics, 1), (threshold, 4), (files, 1), (schedule, 1)),
         *((drift, 1), (quality, 1)),
     ],
-    ids=["nfa", "residuals", "metrics", "threshold", "files", "schedule", "drift", "quality"],
+    ids=lambda value: getattr(value, "__name__", ""),
 )
 def test_examples(module, least):
     failed, tried = doctest.testmod(module)

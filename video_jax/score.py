@@ -15,6 +15,7 @@ from engine.method import Score, ScoreFn, Variables
 from video_jax.pseudo import Difference, differences
 
 BRANCHES = ("spatial", "temporal")
+"""What is seen, and what moves; sections of the config, networks and stages have these names."""
 
 Networks = Mapping[str, nn.Module]
 """Branch -> its network, which takes frames or their differences."""

@@ -13,8 +13,8 @@ from few_shot_jax.models import (
     DeviationHead,
     MetricHead,
     Places,
+    PlaceScorer,
     ResidualTrunk,
-    Scorer,
     entropy_of,
     top_mean,
 )
@@ -126,7 +126,7 @@ def test_the_metric_head_against_numpy():
 def test_the_second_scale_is_the_image_at_half_its_size():
     images = jnp.asarray(RNG.normal(size=(2, 8, 8, 3)), jnp.float32)
     options = {"trunk": ResidualTrunk(1, (4, 8), 1), "head": DeviationHead()}
-    both, single = Scorer(**options, scales=2), Scorer(**options)
+    both, single = PlaceScorer(**options, scales=2), PlaceScorer(**options)
     variables = both.init(jax.random.key(0), images)
     small = np.asarray(images).reshape(2, 4, 2, 4, 2, 3).mean(axis=(2, 4))
     parts = [single.apply(variables, jnp.asarray(each)) for each in (images, small)]
@@ -179,7 +179,7 @@ def test_the_drawn_reference_is_the_exact_one_with_noise():
 @pytest.mark.parametrize("kind", ["deviation", "metric"])
 def test_a_step_on_eight_devices_is_that_on_one(kind):
     head = DeviationHead() if kind == "deviation" else MetricHead(width=4)
-    network = Scorer(ResidualTrunk(2, (4,), 1), head)
+    network = PlaceScorer(ResidualTrunk(2, (4,), 1), head)
     make = {"deviation": losses.deviation_loss, "metric": losses.metric_loss}[kind]
     loss_fn = make(lambda v, images: network.apply(v["scorer"], images), brighter, lighting=0.0)
     optimizer = optax.sgd(0.1)

@@ -47,11 +47,7 @@ def recalibrate(workdir: str | os.PathLike[str], pattern: str) -> None:
     workdir = whole_path(workdir)
     with held(workdir):
         detector = restore_detector(workdir)
-        if inputs.of_clips(detector.config):
-            raise ValueError(
-                f"{workdir} is a run of clips: hold out more of them and train anew, photos do not "
-                "calibrate it"
-            )
+        inputs.refuse_clips(detector.config, "--mode=recalibrate")
         paths = photos.find(pattern)
         require_count(len(paths), len(paths))
         _refuse_trained(workdir, paths)

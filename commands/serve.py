@@ -114,11 +114,7 @@ def served_workdir(workdir: str) -> ServedModel:
     """
     detector = restore_detector(workdir)
     config = detector.config
-    if inputs.of_clips(config):
-        raise ValueError(
-            f"{workdir} is a run of clips, and an image is no clip: use python main.py "
-            "--mode=predict"
-        )
+    inputs.refuse_clips(config, "--mode=serve")
     card = f"# {config.name}: {config.data.category}\n"
     results = os.path.join(workdir, RESULTS_FILE)
     if os.path.exists(results):

@@ -111,7 +111,7 @@ def _decide(
         return Prediction(photo.path, UNREADABLE, threshold.threshold, reason=reason)
     score = float(score)  # the threshold has more digits than float32 holds
     mask, nfa = _marked(values, small_nfa, photo.size, threshold)
-    assert photo.pixels is not None
+    assert photo.pixels is not None and photo.shown is not None
     region = largest_region(mask)
     return Prediction(
         photo.path,
@@ -123,7 +123,7 @@ def _decide(
         map=values,
         log10_nfa=None if region is None or nfa is None else _least(nfa, region),
         marked=mask,
-        quality=quality_of(photo.pixels) if photo.pixels.shape[-1] == 3 else None,
+        quality=quality_of(photo.shown if photo.of_clip else photo.pixels),
         reason=photo.reason,
     )
 

@@ -45,6 +45,6 @@ $(RUN): requirements.txt | $(VENV)/bin/python
 	$(VENV)/bin/pip install --quiet --disable-pip-version-check -r requirements.txt
 	@touch $@
 
-$(DEVELOP): requirements-dev.txt requirements-docs.txt requirements-onnx.txt requirements.txt | $(VENV)/bin/python
+$(DEVELOP): requirements-dev.txt requirements-docs.txt requirements-onnx.txt requirements-serve.txt requirements.txt | $(VENV)/bin/python
 	$(VENV)/bin/pip install --quiet --disable-pip-version-check -r requirements-dev.txt
 	@touch $@

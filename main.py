@@ -7,8 +7,9 @@ networks, threshold, scores, metrics and a report into the workdir. The same com
 an interrupted run stopped. `--mode=evaluate --workdir=W` scores again with the networks in W,
 `--mode=predict --workdir=W --images=PATH --output=DIR` decides on new images, `--mode=export
 --workdir=W --output=DIR` writes what needs none of this code, `--mode=tune --workdir=W` chooses how
-to score on made-up defects of held-out normal images, and `--mode=compare --workdirs=W1,W2
---workdir=OUT` puts finished runs side by side on one page.
+to score on made-up defects of held-out normal images, `--mode=compare --workdirs=W1,W2
+--output=OUT` puts finished runs side by side on one page, `--mode=serve --workdir=W` answers over
+HTTP, and `--mode=recalibrate --workdir=W --images=GOOD` sets the threshold from new good photos.
 
 This file is meant to stay short: the work is done by the packages that it calls.
 """
@@ -57,7 +58,10 @@ _WORKDIR = flags.DEFINE_string(
 _MODE = flags.DEFINE_enum(
     "mode",
     "train",
-    ["train", "evaluate", "predict", "export", "tune", "compare", "check"],
+    [
+        *("train", "evaluate", "predict", "export", "tune", "compare", "check", "serve"),
+        "recalibrate",
+    ],
     "train: train, or go on training, then evaluate. evaluate: set the threshold and score the "
     "test images again with the networks in the workdir. predict: decide on --images and write "
     "rows, heat maps and masks into --output; exit code 2 if some could not be read. export: write "
@@ -65,11 +69,15 @@ _MODE = flags.DEFINE_enum(
     "the score's settings for the workdir on held-out normal images with made-up defects, never on "
     "test images; evaluate afterwards. compare: write a page about the runs in --workdirs into "
     "--output. check: say how each image would be used and all that is wrong with them, without a "
-    "workdir; exit code 1 if anything is.",
+    "workdir; exit code 1 if anything is. serve: answer over HTTP, with a page for people, by the "
+    "networks of --workdir or of the export --model. recalibrate: set the workdir's threshold from "
+    "the new good photos --images, without training; the old one is kept.",
 )
 _WORKDIRS = flags.DEFINE_list("workdirs", [], "Workdirs of finished runs, for --mode=compare.")
 _IMAGES = flags.DEFINE_string(
-    "images", None, "File, folder (with all below it) or glob of new images, for --mode=predict."
+    "images",
+    None,
+    "File, folder (with all below it) or glob of new images, for --mode=predict and recalibrate.",
 )
 _OUTPUT = flags.DEFINE_string(
     "output", None, "Folder to write, for --mode=predict, export and compare."
@@ -85,6 +93,19 @@ _REUSE = flags.DEFINE_string(
     None,
     "Workdir of another run of the same settings, such as one of f-AnoGAN for configs/anogan.py: "
     "its finished stages are taken over and not trained again.",
+)
+_MODEL = flags.DEFINE_string("model", None, "Folder that --mode=export wrote, for --mode=serve.")
+_HOST = flags.DEFINE_string(
+    "host",
+    "127.0.0.1",
+    "Address that --mode=serve listens at. Whoever reaches it may ask; 0.0.0.0: from any network.",
+)
+_PORT = flags.DEFINE_integer("port", 8000, "Port of --mode=serve; 0: any that is free.")
+_JOURNAL = flags.DEFINE_string(
+    "journal", None, "Folder that gets a line for each photo that --mode=serve answers."
+)
+_KEEP = flags.DEFINE_enum(
+    "keep", "none", ["defective", "all", "none"], "Which photos --mode=serve keeps in --journal."
 )
 _ADDRESS = flags.DEFINE_string(
     "coordinator_address",
@@ -109,12 +130,19 @@ def _require_flags() -> None:
         "output": _OUTPUT.value,
         "save_maps": _SAVE_MAPS.value,
         "coordinator_address": _ADDRESS.value,
+        "model": _MODEL.value,
+        "journal": _JOURNAL.value,
+        "keep": _KEEP.value != "none",
+        "host": _HOST.value != _HOST.default,
+        "port": _PORT.value != _PORT.default,
     }
     needed: dict[str, tuple[str, ...]] = {
         "predict": ("workdir", "images", "output"),
         "export": ("workdir", "output"),
         "compare": ("output",),
         "check": ("config",),
+        "recalibrate": ("workdir", "images"),
+        "serve": ("workdir",) if not _MODEL.value else ("model",),
     }
     taken: dict[str, tuple[str, ...]] = {
         **needed,
@@ -124,6 +152,7 @@ def _require_flags() -> None:
         "tune": ("workdir", "config", "coordinator_address"),
         "compare": ("workdirs", "output"),
         "check": ("workdir", "config"),
+        "serve": (*needed["serve"], "host", "port", "journal", "keep"),
     }
     if extra := [f"--{name}" for name, value in given.items() if value and name not in taken[mode]]:
         raise ValueError(f"{extra[0]} is not for --mode={mode}: leave it out")
@@ -152,6 +181,17 @@ def _run(workdir: str) -> int:
             return 1 if commands.check(_config(workdir), workdir) else 0
         case "compare":
             commands.compare(_WORKDIRS.value, output)
+        case "serve":
+            commands.serve(
+                workdir,
+                _MODEL.value or "",
+                host=_HOST.value,
+                port=_PORT.value,
+                journal=_JOURNAL.value or "",
+                keep=_KEEP.value,
+            )
+        case "recalibrate":
+            commands.recalibrate(workdir, _IMAGES.value or "")
         case "tune":
             commands.tune(_config(workdir), workdir)
         case "evaluate":

@@ -10,6 +10,8 @@ from commands.evaluate import evaluate
 from commands.export import export
 from commands.inputs import located
 from commands.predict import predict, restore_scorer
+from commands.recalibrate import recalibrate
+from commands.serve import serve
 from commands.settings import unknown_field
 from commands.train import train
 from commands.tune import tune
@@ -21,7 +23,9 @@ __all__ = [
     "export",
     "located",
     "predict",
+    "recalibrate",
     "restore_scorer",
+    "serve",
     "train",
     "tune",
     "unknown_field",

@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any
@@ -14,7 +14,8 @@ from commands import inputs
 from commands.evaluate import require_judgement
 from data import pipeline
 from data.check import CALIBRATION, TRAINED, check_data
-from data.images import MOST_PIXELS, PLAIN, one_line
+from data.clip_check import check_clips
+from data.images import MOST_PIXELS, PLAIN, Reading, one_line
 from engine import brightness
 from engine.make import resolve
 from evaluation import threshold
@@ -63,6 +64,8 @@ def _check_images(config: ConfigDict) -> tuple[list[str], int]:
     Returns:
       The problems, and how many images are trained on, at least one.
     """
+    if inputs.of_clips(config):
+        return _check_clips(config)
     report = check_data(
         config.data.category,
         config.data.root,
@@ -96,6 +99,28 @@ def _check_images(config: ConfigDict) -> tuple[list[str], int]:
     return problems, max(good - count, 1)
 
 
+def _check_clips(config: ConfigDict) -> tuple[list[str], int]:
+    """As `_check_images`, of clips: all are decoded, and whole ones held out."""
+    settings = inputs.clip_settings(config, Reading(config.data.white_level or None))
+    place = config.data.category, config.data.root, config.data.folder
+    report = check_clips(*place, settings, config.data.calibration, config.seed)
+    for line in report.findings:
+        print(line)
+    problems, warnings = list(report.problems), list(report.warnings)
+    counts = Counter(image.use for image in report.images)
+    held_out = counts[CALIBRATION]
+    try:
+        rate = require_judgement(config).false_alarm_rate
+        good = held_out + counts[TRAINED]
+        if shortfall := threshold.shortfall(rate, held_out, good, of="clips"):
+            warnings.append(shortfall)
+    except ValueError as error:
+        problems.append(one_line(error))
+    for warning in warnings:
+        print(f"warning: {warning}")
+    return problems, max(counts[TRAINED], 1)
+
+
 def _first_of_each_kind(problems: Sequence[str]) -> Iterator[str]:
     """All, or three of those that differ in files and numbers alone, where these are many."""
     kinds: dict[str, list[str]] = defaultdict(list)
@@ -111,8 +136,7 @@ def _first_of_each_kind(problems: Sequence[str]) -> Iterator[str]:
 
 def _config_problems(config: ConfigDict, trained_on: int) -> list[str]:
     """What else training would refuse, of `trained_on` images, so far as no device need compute."""
-    size = config.data.image_size
-    blank = np.broadcast_to(np.uint8(0), (1, size, size, 3))
+    blank = np.broadcast_to(np.uint8(0), (1, *inputs.image_shape(config)))
     attempts = [
         *(partial(resolve, name) for name in _named(config.to_dict())),
         partial(pipeline.train_draws, blank, **inputs.augmentation(config)),

@@ -8,6 +8,7 @@ from ml_collections import ConfigDict
 from commands import inputs
 from commands.runs import whole_path
 from data.decoded import Images
+from data.windows import Windows
 from engine.sources import changes
 from evaluation.results import Run
 from report import comparison
@@ -28,7 +29,9 @@ def compare(workdirs: Sequence[str | os.PathLike[str]], output: str | os.PathLik
                 f"python main.py --mode=evaluate --workdir={run.workdir}, and the same for the "
                 "other runs, or put them back"
             )
-        return splits.test
+        images = splits.test.images
+        pictures = images.shown() if isinstance(images, Windows) else images
+        return splits.test._replace(images=pictures)
 
     folders, output = [whole_path(workdir) for workdir in workdirs], whole_path(output)
     print(comparison.write_comparison(folders, load_test, output))

@@ -20,6 +20,7 @@ from commands.runs import (
 )
 from data import pipeline
 from data.decoded import Images
+from data.windows import Windows, clip_slices
 from engine import parallel, startup
 from engine.log import REPORT
 from engine.pixels import scaled, to_pixels
@@ -39,6 +40,7 @@ from evaluation.results import (
 )
 from evaluation.scoring import scorer_of, theory_checks
 from report import summary
+from report.over_time import clip_sections
 from report.run import PAGE, write_report
 from storage.rows import Stack
 
@@ -56,9 +58,10 @@ class Judgement(NamedTuple):
 
     def warn_of_few(self, splits: pipeline.Splits) -> None:
         """Says before an hour of training what the calibration images are too few to promise."""
-        count = len(splits.calibration.images)
-        good = count + len(splits.train.images)
-        if shortfall := threshold.shortfall(self.false_alarm_rate, count, good):
+        of_clips = isinstance(splits.train.images, Windows)
+        count, trained = (_held(part, of_clips) for part in (splits.calibration, splits.train))
+        good, of = count + trained, "clips" if of_clips else "images"
+        if shortfall := threshold.shortfall(self.false_alarm_rate, count, good, of=of):
             logging.warning("%s", shortfall)
 
     def costs_of(self, splits: pipeline.Splits, learns: bool) -> Costs | None:
@@ -76,6 +79,11 @@ class Judgement(NamedTuple):
                 f"{count or 0}: label more with data.labelled, or set it to False"
             )
         return require_costs(self.costs, count, tested=self.leave_one_out or not learns)
+
+
+def _held(images: Images, of_clips: bool) -> int:
+    """How many images there are, or how many clips."""
+    return len(clip_slices(images.paths)) if of_clips else len(images.images)
 
 
 def require_judgement(config: ConfigDict) -> Judgement:
@@ -176,16 +184,29 @@ def evaluate_run(
         false_alarm_rate=judgement.false_alarm_rate,
         false_regions=judgement.false_regions,
         pixel_size=config.evaluation.pixel_size,
+        smoothing=config.evaluation.smoothing if inputs.of_clips(config) else None,
         own=judgement.metrics,
         official_metrics=save_maps,
         labelled=labelled,
     )
     if save_maps:
         _write_maps(workdir, config.data.category, splits.test, outcome.scored.maps)
+    if date := threshold.recalibrated(workdir):
+        kept = threshold.keep_old_threshold(workdir, f"evaluation-after-{date}")
+        logging.warning(
+            "The threshold that new photos set on %s is replaced by one from the held-out images; "
+            "it is kept as %s.",
+            date,
+            kept,
+        )
     write_results(workdir, outcome, networks.origin)
     write_sources(workdir, inputs.sources_of(splits))
-    chains = _chains(networks, outcome)
-    write_report(os.path.join(workdir, REPORT), **outcome._asdict(), chains=chains)
+    folder = os.path.join(workdir, REPORT)
+    if inputs.of_clips(config):
+        over_time = clip_sections(folder, outcome.scored, outcome.threshold)
+        write_report(folder, **outcome._asdict(), over_time=over_time)
+    else:
+        write_report(folder, **outcome._asdict(), chains=_chains(networks, outcome))
     page = os.path.join(REPORT, PAGE)
     names = (threshold.THRESHOLD_FILE, RESULTS_FILE, SCORES_FILE, PREDICTIONS_FILE)
     logging.info("Wrote %s and %s into %s.", ", ".join(names), page, workdir)
@@ -214,6 +235,10 @@ def _about(config: ConfigDict, splits: pipeline.Splits, networks: RunNetworks) -
             "test_defective": defective,
         },
     }
+    if inputs.of_clips(config):
+        parts = {"train": splits.train, "calibration": splits.calibration, "test": splits.test}
+        clips = {f"{name}_clips": _held(part, True) for name, part in parts.items()}
+        about["counts"] = {**about["counts"], **clips}
     optional = {
         "score": networks.origin["score"],
         "checks": theory_checks(networks.method, networks.variables, batch),

@@ -2,6 +2,7 @@
 
 import json
 import os
+from typing import Any
 
 import numpy as np
 from ml_collections import ConfigDict
@@ -9,12 +10,15 @@ from ml_collections import ConfigDict
 from commands import inputs
 from commands.detector import restore_detector
 from commands.runs import free_of, whole_path
+from data.windows import Windows
 from deploy.export import require_new_folder, write_export
 from engine.sources import changes, read_sources
 from engine.workdir import claim
 from evaluation import threshold
 from evaluation.results import RESULTS_FILE
 from storage.outputs import CONFIG_FILE, FACTS_FILE
+
+_WINDOWS = 64  # of clips, on which an export is tried
 
 
 def export(
@@ -51,6 +55,8 @@ def export(
         )
     with open(os.path.join(workdir, RESULTS_FILE), encoding="utf-8") as file:
         results = json.load(file)
+    if detector.threshold.date:  # what the evaluation's threshold got wrong says nothing of this
+        results.pop("at_threshold", None)
     content = threshold.content(detector.threshold, networks.origin)
     files = {
         threshold.THRESHOLD_FILE: content,
@@ -61,7 +67,7 @@ def export(
         networks.method,
         networks.variables,
         output,
-        images=np.asarray(splits.calibration.images),
+        images=_tried(splits.calibration.images),
         score_threshold=detector.threshold.threshold,
         files={name: json.dumps(value, indent=2) + "\n" for name, value in files.items()},
         about=results,
@@ -69,3 +75,9 @@ def export(
         marks=detector.threshold.marks,
     )
     print(f"Exported: {output}")
+
+
+def _tried(images: Any) -> np.ndarray:
+    """The calibration images; of the windows of clips, of which neighbours are alike, some."""
+    step = -(-len(images) // _WINDOWS) if isinstance(images, Windows) else 1
+    return np.asarray(images[::step])

@@ -7,8 +7,9 @@ import numpy as np
 from ml_collections import ConfigDict, FrozenConfigDict
 
 from commands.settings import require_legal
-from data import demo, labelled, pipeline, scan, textures
+from data import clip_demo, clips, demo, labelled, pipeline, sampling, scan, textures
 from data.images import MOST_PIXELS, Reading
+from data.windows import Windows
 from engine import batches, hosts
 from engine.brightness import training_brightness, with_correction
 from engine.make import make
@@ -71,7 +72,7 @@ def load(config: ConfigDict, facts: Facts | None = None) -> pipeline.Splits:
     """The images of a `located` config; those of the category 'demo' are generated first."""
     with hosts.main_first("images"):
         if config.data.category == "demo":
-            demo.generate_demo(config.data.root)
+            (clip_demo.generate_clips if of_clips(config) else demo.generate_demo)(config.data.root)
         return read(config, facts)
 
 
@@ -89,6 +90,17 @@ def read(config: ConfigDict, facts: Facts | None = None, *, test: bool = True) -
             f"data.white_level {white_level} is not that of the run, {facts.white_level or 0}: "
             "train into another workdir"
         )
+    if of_clips(config):
+        return clips.load_clips(
+            config.data.category,
+            config.data.root,
+            clip_settings(config, Reading(white_level or None, _max_pixels(config))),
+            calibration=config.data.calibration,
+            seed=config.seed,
+            data_dir=config.data.prepared,
+            folder=config.data.folder,
+            test=test,
+        )
     return pipeline.load_splits(
         config.data.category,
         config.data.root,
@@ -102,6 +114,35 @@ def read(config: ConfigDict, facts: Facts | None = None, *, test: bool = True) -
         max_pixels=_max_pixels(config),
         defects=defects_of(config),
     )
+
+
+def of_clips(config: ConfigDict) -> bool:
+    """Whether the config's images are windows of clips."""
+    return "clips" in config
+
+
+def clip_settings(config: ConfigDict, reading: Reading) -> clips.ClipSettings:
+    """How the config reads and cuts clips.
+
+    Raises:
+      ValueError: it asks for what is done to images alone.
+    """
+    data, section = config.data, config.clips
+    for name in ("rotation", "brightness", "labelled"):
+        if data.get(name):
+            raise ValueError(f"data.{name}={data[name]} is for images: leave it out for clips")
+    if not data.resident:
+        raise ValueError(
+            "data.resident=False is for images: the frames of clips stay on the device"
+        )
+    span = (section.frames - 1) * max(section.strides) + 1
+    return clips.ClipSettings((data.image_size, data.width), section.frames, span, reading)
+
+
+def image_shape(config: ConfigDict) -> tuple[int, int, int]:
+    """[H, W, C] of what a network of the config scores."""
+    side = config.data.image_size
+    return (side, config.data.width, config.clips.frames) if of_clips(config) else (side, side, 3)
 
 
 def defects_of(config: ConfigDict) -> labelled.Asked:
@@ -168,7 +209,7 @@ def require_method(config: ConfigDict, num_train: int = _MANY) -> None:
         )
     method = method_of(config, Facts(num_train, ""))
     try:
-        require_score(method, config.data.image_size)
+        require_score(method, image_shape(config))
     except ValueError:
         raise
     except Exception as error:  # a score may be the user's own, and raise anything
@@ -184,12 +225,16 @@ def augmentation(config: ConfigDict) -> dict[str, Any]:
 
 
 def training_batches(
-    config: ConfigDict, images: np.ndarray, few: np.ndarray | None = None
+    config: ConfigDict, images: Any, few: np.ndarray | None = None
 ) -> batches.Batches:
     """Training batches, gathered on the device where the config allows and the images fit.
 
     Of `images`, and for the stages that learn from labelled images of `few` beside them.
     """
+    if isinstance(images, Windows):
+        draws = sampling.draws(len(images), flip=config.data.flip)
+        return batches.windowed(images.frames, images.starts, draws, length=images.length)
+    images = np.asarray(images)
     options = augmentation(config)
     draws = pipeline.train_draws(images, **options)
     count = 0 if few is None else len(few)

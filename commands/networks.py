@@ -34,7 +34,7 @@ def train_networks(
     pictures = inputs.load_textures(config, inputs.reading_of(config, facts))
     method = inputs.method_of(config, facts, *pictures)
     few = splits.labelled and np.asarray(splits.labelled.images)
-    training = inputs.training_batches(config, np.asarray(splits.train.images), few)
+    training = inputs.training_batches(config, splits.train.images, few)
     _bind(workdir, config, facts, method, reuse, inputs.sources_of(splits))
     train_stages(
         method,

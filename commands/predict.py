@@ -8,14 +8,16 @@ import numpy as np
 from PIL import Image
 
 from commands import inputs
-from commands.detector import restore_detector
+from commands.detector import Detector, restore_detector
 from commands.runs import whole_path
-from data import photos
+from data import new_clips, photos
 from data.images import hardly_seen, white_level_line
 from data.photos import Photo
 from deploy import prediction
+from deploy.clip_decisions import INTERVALS, write_clip_decisions
 from deploy.prediction import Prediction
 from engine import brightness, startup
+from evaluation.drift import drift_of
 from storage.outputs import PREDICTIONS
 
 _BATCH = 32
@@ -35,6 +37,11 @@ def restore_scorer(workdir: str | os.PathLike[str]) -> Callable[[_Picture], Pred
       ValueError, OSError: the workdir is not trained to its end or has no threshold.json.
     """
     detector = restore_detector(whole_path(workdir))
+    if inputs.of_clips(detector.config):
+        raise ValueError(
+            f"{workdir} is a run of clips, and an image is no clip: use python main.py "
+            "--mode=predict"
+        )
     scorer, image_size = detector.scorer(), detector.config.data.image_size
     reading = inputs.reading_of(detector.config, detector.facts)
 
@@ -64,6 +71,8 @@ def predict(workdir: str | os.PathLike[str], pattern: str, output: str | os.Path
     startup.give_back_memory()
     output = whole_path(output)
     detector = restore_detector(whole_path(workdir))
+    if inputs.of_clips(detector.config):
+        return _predict_clips(detector, pattern, output)
     paths = photos.find(pattern)
     inputs.refuse_inside(detector.config, output, "output")
     refuse_beside(paths, pattern, output)
@@ -80,7 +89,7 @@ def predict(workdir: str | os.PathLike[str], pattern: str, output: str | os.Path
     if done:
         print(f"{done} of {len(paths)} images are done already: going on after them.")
     start = time.perf_counter()
-    counts = prediction.predict_all(
+    counts, watch = prediction.predict_all(
         detector.scorer(),
         _noting_sizes(photos.stream_photos(paths[done:], image_size, batch_size, reading), sizes),
         detector.threshold,
@@ -94,7 +103,43 @@ def predict(workdir: str | os.PathLike[str], pattern: str, output: str | os.Path
     rate = (counts.total() - done) / (time.perf_counter() - start)
     named = ", ".join(f"{counts[name]} {name}" for name in prediction.DECISIONS)
     print(f"{counts.total()} images: {named} ({rate:.3g} images/s)")
+    for sentence in drift_of(watch, detector.threshold).sentences if watch.parts else ():
+        print(f"Watch: {sentence}")
     print(f"Rows: {os.path.join(output, PREDICTIONS[0])}")
+    return counts[prediction.UNREADABLE]
+
+
+def _predict_clips(detector: Detector, pattern: str, output: str) -> int:
+    """Decides on each frame of the clips that `pattern` names; the number unreadable."""
+    inputs.refuse_inside(detector.config, output, "output")
+    if inputs.is_inside(output, pattern):
+        raise ValueError(f"--output={output} lies in --images={pattern}: choose a folder outside")
+    reading = inputs.reading_of(detector.config, detector.facts)
+    settings = inputs.clip_settings(detector.config, reading)
+    frames = new_clips.read_frames(*new_clips.find_clips(pattern), settings)
+    paths = [frame.path for frame in frames]
+    batch_size = min(_BATCH, len(frames))
+    done = prediction.rows_done(output, paths, detector.threshold, batch_size)
+    counts, _ = prediction.predict_all(  # frames are not exchangeable: nothing to watch
+        detector.scorer(),
+        (
+            [new_clips.photo_of(frame) for frame in frames[start : start + batch_size]]
+            for start in range(done, len(frames), batch_size)
+        ),
+        detector.threshold,
+        output,
+        batch_size=batch_size,
+        done=done,
+        total=len(frames),
+    )
+    alarmed, clips = write_clip_decisions(output, prediction.rows_of(output))
+    named = ", ".join(f"{counts[name]} {name}" for name in prediction.DECISIONS)
+    print(f"{counts.total()} frames: {named}")
+    print(f"{clips} clips: {alarmed} with a frame above the threshold")
+    print(
+        f"Rows: {os.path.join(output, PREDICTIONS[0])}; "
+        f"intervals: {os.path.join(output, INTERVALS)}"
+    )
     return counts[prediction.UNREADABLE]
 
 

@@ -12,7 +12,15 @@ from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict, FrozenConfigDict
 
-_OURS = ("fanogan_jax", "ae_jax", "contrario_jax", "few_shot_jax", "diffusion_jax", "optax")
+_OURS = (
+    "fanogan_jax",
+    "ae_jax",
+    "contrario_jax",
+    "few_shot_jax",
+    "diffusion_jax",
+    "video_jax",
+    "optax",
+)
 # What commands/ read: the sections have these fields, and no others but those of `RULES`.
 _NEEDED = {
     "data": (
@@ -37,6 +45,7 @@ _SECTIONS = (
     "members",
     *("denoiser", "diffusion"),
     *("noise", "corruption", "patches", "score", "tuning"),
+    *("clips", "spatial", "temporal", "pseudo", "statistics"),
 )
 _MOST = 10**9
 
@@ -123,6 +132,12 @@ RULES: Mapping[str, Rule] = {
     "white_level": _either(_one_of(0), _whole(255, 65535)),
     "max_pixels": _whole(64, 2**40),
     **dict.fromkeys(("flip", "brightness", "resident"), _FLAG),
+    # clips
+    "data.width": _whole(8, 2**14),
+    "frames": _whole(3, 1024),
+    "strides": _each(_whole(1, 64)),
+    "blur": _number(0, 64),
+    "gain": _number(0, 1e6, low_too=False),
     # judgement
     "false_alarm_rate": _number(0, 1, low_too=False, high_too=False),
     "false_regions": _number(0, 1e6, low_too=False),
@@ -135,9 +150,10 @@ RULES: Mapping[str, Rule] = {
     "features": _each(_SIZE),
     "head.features": _each(_SIZE, 2, 2),
     "dilations": _each(_SIZE),
-    **dict.fromkeys(("width", "branch", "blocks", "convolutions", "fold"), _SIZE),
+    **dict.fromkeys(("width", "branch", "blocks", "convolutions", "fold", "bottleneck"), _SIZE),
     "halvings": _whole(0, 4),
     "denoiser.blocks": _whole(1, 64),
+    **dict.fromkeys(("spatial.convolutions", "temporal.convolutions"), _whole(0, 64)),
     **dict.fromkeys(("transposed", "sspcab", "skips"), _FLAG),
     "scorer.scales": _one_of(1, 2),
     "temperature": _number(0, 1e3, low_too=False),
@@ -145,6 +161,7 @@ RULES: Mapping[str, Rule] = {
     "dtype": _one_of("float32", "bfloat16"),
     # training
     **dict.fromkeys(("epochs", "samples", "num_steps", "warmup_steps"), _whole(0)),
+    **dict.fromkeys(("spatial_steps", "temporal_steps"), _whole(1)),
     "batch_size": _SIZE,
     "n_critic": _whole(1, 1000),
     **dict.fromkeys(("learning_rate", "init_value", "peak_value", "end_value"), _number(0, 1e3)),
@@ -174,6 +191,10 @@ RULES: Mapping[str, Rule] = {
     "opacity": _ascending(_SOME),
     "clean": _SHARE,
     **dict.fromkeys(("weights.patches", "weights.seamless"), _WEIGHT),
+    # pseudo-anomalies
+    "share": _SHARE,
+    "move": _whole(0, 1024),
+    "mix": _ascending(_SHARE),
     # patches
     "reference": _one_of("training", "image"),
     "patches.side": _whole(1, 63),
@@ -182,7 +203,8 @@ RULES: Mapping[str, Rule] = {
     # noise levels
     "num_levels": _COUNT,
     # scores
-    **dict.fromkeys(("kappa", "feature_weight"), _WEIGHT),
+    **dict.fromkeys(("kappa", "feature_weight", "weight"), _WEIGHT),
+    "by_place": _FLAG,
     "stride": _whole(1, 2**14),
     "smoothing": _number(0, 1e3),
     "map": _MAPS,

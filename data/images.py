@@ -95,6 +95,16 @@ def read_raster(path: Path, reading: Reading = PLAIN) -> Raster:
     return _try(read, path)
 
 
+def read_bytes(data: bytes, reading: Reading = PLAIN) -> Raster:
+    """As `read_raster`, of what a file holds.
+
+    Raises:
+      Exception: any, whose text is the reason why not.
+    """
+    _require_length(len(data), reading)
+    return _raster(_decode(data, reading), reading)
+
+
 def raster_of(image: Image.Image, reading: Reading = PLAIN) -> Raster:
     """As `read_raster`, of what Pillow has opened, which stays as it is.
 
@@ -307,9 +317,13 @@ def _require_file(path: Path, reading: Reading) -> None:
     about = path.stat()
     if not stat.S_ISREG(about.st_mode):  # to read a pipe might never end
         raise ValueError("a folder" if stat.S_ISDIR(about.st_mode) else "no regular file")
+    _require_length(about.st_size, reading)
+
+
+def _require_length(length: int, reading: Reading) -> None:
     most = max(_BYTES_A_PIXEL * reading.max_pixels, 2**30)
-    if about.st_size > most:
-        raise ValueError(f"{about.st_size:,} bytes: too large, an image has at most {most:,}")
+    if length > most:
+        raise ValueError(f"{length:,} bytes: too large, an image has at most {most:,}")
 
 
 def _bytes(path: Path, reading: Reading) -> bytes:

@@ -8,7 +8,7 @@ import functools
 import glob
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
@@ -25,6 +25,7 @@ from data.images import (
     above_white,
     one_line,
     raster_of,
+    read_bytes,
     read_raster,
     require_side,
     resize,
@@ -88,11 +89,24 @@ def read_photo(path: str, image_size: int, reading: Reading = PLAIN) -> Photo:
     found, and a camera that was set otherwise to be noticed.
     """
     where = Path(path)
+    return _read(
+        path, f"{one_line(where)}: ", lambda: read_raster(where, reading), image_size, reading
+    )
+
+
+def photo_of_bytes(data: bytes, name: str, image_size: int, reading: Reading = PLAIN) -> Photo:
+    """As `read_photo`, of what a file holds, for the same reasons; `name` becomes its path."""
+    return _read(name, "", lambda: read_bytes(data, reading), image_size, reading)
+
+
+def _read(
+    name: str, prefix: str, read: Callable[[], Raster], image_size: int, reading: Reading
+) -> Photo:
     try:
-        return _of_raster(read_raster(where, reading), image_size, reading)._replace(path=path)
+        return _of_raster(read(), image_size, reading)._replace(path=name)
     except Exception as error:  # such as too little memory
-        reason = " ".join(str(error).removeprefix(f"{one_line(where)}: ").split())
-        return Photo(path, None, None, (0, 0), reason or type(error).__name__)
+        reason = " ".join(str(error).removeprefix(prefix).split())
+        return Photo(name, None, None, (0, 0), reason or type(error).__name__)
 
 
 def of_image(image: Image.Image, image_size: int, reading: Reading = PLAIN) -> Photo:

@@ -81,7 +81,7 @@ def write_export(
         card = model_card.card_text(
             about,
             statement,
-            image_size=images.shape[1],
+            shape=images.shape[1:],
             trial=trial,
             without_onnx=without_onnx,
             files=tuple(files),

@@ -39,7 +39,7 @@ def card_text(
     about: Mapping[str, Any],
     statement: Sequence[str],
     *,
-    image_size: int,
+    shape: tuple[int, ...],
     trial: Trial,
     without_onnx: str,
     files: Sequence[str],
@@ -49,7 +49,7 @@ def card_text(
     Args:
       about: what results.json holds; what is missing there is missing here.
       statement: sentences about the threshold.
-      image_size: side of the images, in pixels.
+      shape: [H, W, C] of an image; of windows of clips C is the number of their grey frames.
       trial: of the forms that are in the folder.
       without_onnx: why there is no ONNX, or ''.
       files: names of what else lies in the folder.
@@ -70,7 +70,10 @@ def card_text(
         statement=" ".join(statement),
         metrics=_metrics(about),
         errors=errors(about),
-        size=image_size,
+        height=shape[0],
+        width=shape[1],
+        channels=shape[2],
+        of_clips="test_clips" in about.get("counts", {}),
         threshold_file=THRESHOLD_FILE,
         files=[(name, _FILES.get(name, "as given")) for name in names],
         trial=trial,

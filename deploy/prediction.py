@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from absl import logging
 from PIL import Image
@@ -27,8 +28,10 @@ from tqdm import tqdm
 from data.photos import Photo
 from engine.log import bar_stream
 from engine.method import Score
+from evaluation.drift import Watch, observe, start_watch
 from evaluation.false_alarms import log_nfa
 from evaluation.maps import Region, largest_region, resize_map
+from evaluation.quality import Quality, quality_of
 from evaluation.threshold import Threshold, p_values
 from report import heat
 from storage import files
@@ -39,11 +42,12 @@ PICTURES = ("heat_maps", "overlays", "masks")
 REGION = tuple(f"region_{name}" for name in Region._fields)
 ROW_COLUMNS = (
     *("path", "decision", "score", "threshold", "p_value", *REGION),
-    *("region_log10_nfa", "pictures", "reason"),
+    *("region_log10_nfa", *Quality._fields, "pictures", "reason"),
 )
 DECISIONS = GOOD, DEFECTIVE, UNREADABLE = "good", "defective", "unreadable"
 # By the byte order mark a spreadsheet knows that umlauts are UTF-8.
 _HEADER = codecs.BOM_UTF8 + ",".join(ROW_COLUMNS).encode() + b"\n"
+_log_nfa = jax.jit(log_nfa, static_argnames="background")
 _SILENCE = 10  # seconds between two lines of the log, where there is no progress bar
 
 
@@ -63,6 +67,7 @@ class Prediction(NamedTuple):
     map: np.ndarray | None = None  # float32 [S, S]
     log10_nfa: float | None = None  # of the region: how many are expected so unusual by chance
     marked: np.ndarray | None = None  # bool, as large as the file; with `map`
+    quality: Quality | None = None  # of the photo, where it is readable
     reason: str = ""
 
 
@@ -84,8 +89,12 @@ def decide_on(
     scores: Any = iter(())
     if readable:
         padding = [(0, batch_size - len(readable)), (0, 0), (0, 0), (0, 0)]
-        score = jax.device_get(scorer(np.pad(np.stack(readable), padding)))
-        scores = zip(score.image, score.map, strict=True)
+        score = scorer(np.pad(np.stack(readable), padding))
+        marks = threshold.marks
+        # By XLA and for all at once: NumPy takes ten times as long as most networks do.
+        nfa = marks and _log_nfa(jnp.asarray(score.map), background=marks.background)
+        image, maps, nfa = jax.device_get((score.image, score.map, nfa))
+        scores = zip(image, maps, itertools.repeat(None) if nfa is None else nfa, strict=False)
     return [
         Prediction(photo.path, UNREADABLE, threshold.threshold, reason=photo.reason)
         if photo.pixels is None
@@ -94,12 +103,15 @@ def decide_on(
     ]
 
 
-def _decide(photo: Photo, threshold: Threshold, score: Any, values: np.ndarray) -> Prediction:
+def _decide(
+    photo: Photo, threshold: Threshold, score: Any, values: np.ndarray, small_nfa: np.ndarray | None
+) -> Prediction:
     if not (np.isfinite(score) and np.isfinite(values).all()):
         reason = "the networks give no finite score"
         return Prediction(photo.path, UNREADABLE, threshold.threshold, reason=reason)
     score = float(score)  # the threshold has more digits than float32 holds
-    mask, nfa = _marked(values, photo.size, threshold)
+    mask, nfa = _marked(values, small_nfa, photo.size, threshold)
+    assert photo.pixels is not None
     region = largest_region(mask)
     return Prediction(
         photo.path,
@@ -111,17 +123,18 @@ def _decide(photo: Photo, threshold: Threshold, score: Any, values: np.ndarray) 
         map=values,
         log10_nfa=None if region is None or nfa is None else _least(nfa, region),
         marked=mask,
+        quality=quality_of(photo.pixels),
         reason=photo.reason,
     )
 
 
 def _marked(
-    values: np.ndarray, size: tuple[int, int], threshold: Threshold
+    values: np.ndarray, small_nfa: np.ndarray | None, size: tuple[int, int], threshold: Threshold
 ) -> tuple[np.ndarray, np.ndarray | None]:
     """Which pixels of an image of `size` are marked, and their log10 NFA where that decides."""
-    if threshold.marks is None:
+    if threshold.marks is None or small_nfa is None:
         return resize_map(values, size) > threshold.pixel_threshold, None
-    nfa = resize_map(log_nfa(values[None], threshold.marks.background)[0], size)
+    nfa = resize_map(small_nfa, size)
     return nfa < threshold.marks.limit, nfa
 
 
@@ -139,7 +152,7 @@ def predict_all(
     batch_size: int,
     done: int,
     total: int,
-) -> Counter:
+) -> tuple[Counter, Watch]:
     """Decides on every image and writes rows and pictures into the folder `output`.
 
     One bad image costs its own row: it is listed with the reason, and the next is scored.
@@ -154,14 +167,14 @@ def predict_all(
       total: number of all photos, for the progress bar.
 
     Returns:
-      How often each decision was made, in the rows that stay too.
+      How often each decision was made, and what the watch has seen; both of the rows that stay too.
 
     Raises:
       OSError: `output` cannot be written; rows that were written stay.
     """
     for name in PICTURES:
         os.makedirs(os.path.join(output, name), exist_ok=True)
-    counts = _keep(output, done)
+    counts, watch = _keep(output, done, threshold)
     table_path, lines_path = (os.path.join(output, name) for name in PREDICTIONS)
     stream = bar_stream()
     bar = tqdm(total=total, initial=done, unit=" images", disable=not stream, file=stream)
@@ -170,7 +183,8 @@ def predict_all(
             made = decide_on(scorer, photos, threshold, batch_size)
             for photo, prediction in zip(photos, made, strict=True):
                 name = _picture_name(counts.total(), photo.path)
-                row = _row(prediction, name)
+                row = row_of(prediction, name)
+                watch = watch_row(watch, row)
                 table.write(_csv(row.values()))
                 lines.write(_json(row))
                 if prediction.map is not None and prediction.marked is not None:
@@ -184,7 +198,15 @@ def predict_all(
                 values = (counts.total(), total, counts[DEFECTIVE], counts[UNREADABLE])
                 text = "%d of %d images: %d defective, %d unreadable"
                 logging.log_every_n_seconds(logging.INFO, text, _SILENCE, *values)
-    return counts
+    return counts, watch
+
+
+def watch_row(watch: Watch, row: Mapping[str, Any]) -> Watch:
+    """The watch after the part that a row is of; of one that is unreadable nothing is known."""
+    if row["decision"] == UNREADABLE:
+        return watch._replace(parts=watch.parts + 1)
+    quality = Quality(*(row[name] for name in Quality._fields))
+    return observe(watch, row["score"], quality, defective=row["decision"] == DEFECTIVE)
 
 
 def rows_done(output: str, paths: Sequence[str], threshold: Threshold, batch_size: int) -> int:
@@ -219,6 +241,11 @@ def _begins(path: str, start: bytes) -> bool:
         return start.startswith(file.read(len(start)))
 
 
+def rows_of(output: str) -> list[dict[str, Any]]:
+    """All whole rows that `predict_all` has left in `output`."""
+    return [*_rows(os.path.join(output, PREDICTIONS[1]))]
+
+
 def _rows(path: str) -> Iterator[dict[str, Any]]:
     """The whole rows of predictions.jsonl: the last may be cut off."""
     with open(path, "rb") as lines:
@@ -232,21 +259,24 @@ def _rows(path: str) -> Iterator[dict[str, Any]]:
             yield row
 
 
-def _keep(output: str, count: int) -> Counter:
-    """Leaves the first `count` rows alone, and says how often each decision was made in them."""
+def _keep(output: str, count: int, threshold: Threshold) -> tuple[Counter, Watch]:
+    """Leaves the first `count` rows alone, and says what `predict_all` returns of them."""
     table_path, lines_path = (os.path.join(output, name) for name in PREDICTIONS)
     counts: Counter = Counter()
+    watch = start_watch(threshold)
     kept = itertools.islice(_rows(lines_path), count) if count else ()
     with files.whole(table_path) as table, files.whole(lines_path) as lines:
         table.write(_HEADER)
         for row in kept:
             counts[row["decision"]] += 1
+            watch = watch_row(watch, row)
             table.write(_csv(row.values()))
             lines.write(_json(row))
-    return counts
+    return counts, watch
 
 
-def _row(prediction: Prediction, pictures: str) -> dict[str, Any]:
+def row_of(prediction: Prediction, pictures: str) -> dict[str, Any]:
+    """What is written of one image, with the columns of `ROW_COLUMNS`, as JSON has it."""
     region = prediction.region or [None] * len(Region._fields)
     return {
         "path": prediction.path,
@@ -256,6 +286,7 @@ def _row(prediction: Prediction, pictures: str) -> dict[str, Any]:
         "p_value": prediction.p_value,
         **dict(zip(REGION, region, strict=True)),
         "region_log10_nfa": prediction.log10_nfa,
+        **dict(zip(Quality._fields, prediction.quality or [None] * 3, strict=True)),
         "pictures": None if prediction.map is None else pictures,
         "reason": prediction.reason or None,
     }

@@ -69,7 +69,8 @@ def repair(
         given = opacity * with_defects + (1 - opacity) * images
         abar = kept[level]
         signal, share = (jnp.sqrt(each).reshape(-1, 1, 1, 1) for each in (abar, 1 - abar))
-        given = noised(given, noise(noise_rng, images.shape), signal, share)
+        drawn = parallel.share(lambda n: noise(noise_rng, (n, *images.shape[1:])), count)
+        given = noised(given, drawn, signal, share)
         ratio = jnp.sqrt((1 - abar) / abar)
         estimate: Any = network.apply(variables["denoiser"], given, ratio)
         errors = jnp.mean(jnp.square(estimate - images), axis=(1, 2, 3))

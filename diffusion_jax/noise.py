@@ -1,7 +1,7 @@
 """Noise of mean 0 and variance 1 at each pixel, which a config names by `fn`.
 
-A noise is a function (rng, shape [B, H, W, C]) -> float32 of that shape. The draws of the images of
-a batch are independent, and of everyone's images: the number of devices changes none.
+A noise is a function (rng, shape [B, H, W, C]) -> float32 of that shape, in which the draws of the
+images are independent.
 """
 
 import math
@@ -12,7 +12,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from engine import parallel
 from engine.residuals import interpolation_matrix
 
 NoiseFn = Callable[[jax.Array, tuple[int, ...]], jax.Array]
@@ -38,12 +37,8 @@ def multi_scale() -> NoiseFn:
 
 
 def _normal(rng: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-    def draw(images: int) -> jax.Array:
-        whole = (images, *shape[1:])
-        # Drawn in a row: XLA takes several times as long to compile a draw of four dimensions.
-        return jax.random.normal(rng, (math.prod(whole),)).reshape(whole)
-
-    return parallel.share(draw, shape[0])
+    # Drawn in a row: XLA takes several times as long to compile a draw of four dimensions.
+    return jax.random.normal(rng, (math.prod(shape),)).reshape(shape)
 
 
 def _octaves(rng: jax.Array, shape: tuple[int, ...]) -> jax.Array:

@@ -95,6 +95,26 @@ def _crops(
     return batch
 
 
+def windowed(frames: np.ndarray, starts: np.ndarray, draws: Stream, *, length: int) -> Batches:
+    """Batches of windows of `length` frames, gathered on the device from `frames`, uint8 [F, H, W].
+
+    `draws` as in `resident`: indices name the entries of `starts`, int [N], where windows begin;
+    whole windows are mirrored, and neither cut nor turned. Images are [*dims, H, W, length].
+    """
+
+    def images_of(held: Any, sent: tuple[jax.Array, ...]) -> jax.Array:
+        frames, starts = held
+        indices, flips, _, _ = sent
+        onwards = jnp.arange(length, dtype=jnp.int32).reshape(*[1] * indices.ndim, length)
+        places = starts[indices][..., None] + onwards
+        windows = jnp.moveaxis(frames[places], -3, -1)
+        mirrored = jnp.where(flips[..., None, None, None], jnp.flip(windows, axis=-2), windows)
+        batch: jax.Array = scaled(mirrored)
+        return batch
+
+    return Batches((frames, starts.astype(np.int32)), draws, images_of, grouped=True)
+
+
 def resident_if_it_fits(
     pixels: np.ndarray, draws: Stream, images: Stream, *, crop: int = 0
 ) -> Batches:

@@ -19,7 +19,7 @@ from storage.outputs import CONFIG_FILE
 
 _LIBRARY = "optax"  # none of its functions touches a file; JAX and Flax have some that do
 # Of this program, the methods alone have what a config may name: the rest writes files.
-_METHODS = ("fanogan_jax", "ae_jax", "contrario_jax", "few_shot_jax", "diffusion_jax")
+_METHODS = ("fanogan_jax", "ae_jax", "contrario_jax", "few_shot_jax", "diffusion_jax", "video_jax")
 _CHECKOUT = Path(__file__).resolve().parents[1]
 _STANDARD = Path(sysconfig.get_path("stdlib"))
 _INSTALLED = {"site-packages", "dist-packages"}

@@ -158,13 +158,13 @@ def shapes_of(network: nn.Module, *arguments: tuple[int, ...]) -> Any:
     return jax.eval_shape(network.init_with_output, key, *arrays)[0]
 
 
-def require_score(method: Method, side: int) -> None:
-    """Raises what scoring raises of images of `side` pixels, without computing."""
+def require_score(method: Method, shape: tuple[int, ...]) -> None:
+    """Raises what scoring raises of an image of `shape` [H, W, C], without computing."""
     key = jax.eval_shape(lambda: jax.random.key(0))
     variables: Variables = {}
     for stage in method.stages:
         variables = jax.eval_shape(stage.init, key, variables).variables
-    images = jax.ShapeDtypeStruct((1, side, side, 3), jnp.float32)
+    images = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
     jax.eval_shape(method.score, variables, images)
 
 

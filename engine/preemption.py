@@ -37,6 +37,16 @@ def install() -> None:
     threading.Thread(target=_end_in_time, args=(reading,), daemon=True).start()
 
 
+def leave_to_server() -> None:
+    """Lets a server, which has handlers of its own while it runs, end by itself: undoes `install`.
+
+    A signal that comes before or after that is passed over.
+    """
+    signal.set_wakeup_fd(-1)
+    for number in _SIGNALS:
+        signal.signal(number, lambda number, frame: None)
+
+
 @contextmanager
 def deferred() -> Iterator[Callable[[int], int]]:
     """Inside, a signal does not interrupt: `asked(step)` is its number once it came, else 0.

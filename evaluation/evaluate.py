@@ -18,10 +18,11 @@ import numpy as np
 from data.decoded import Images
 from engine import VERSION, parallel
 from engine.log import read_metrics
-from evaluation import metrics, official, threshold
+from evaluation import clips, metrics, official, threshold
 from evaluation.false_alarms import calibrate_marks
 from evaluation.metrics import OwnMetric
 from evaluation.misses import LabelledDefects, Misses, cheapest, judged, ranks_of
+from evaluation.quality import qualities
 from evaluation.results import Evaluation, scored_images
 from evaluation.scoring import Scorer, score_to_disk, scores
 from evaluation.threshold import Threshold
@@ -42,6 +43,7 @@ def evaluate_test_set(
     false_alarm_rate: float,
     false_regions: float,
     pixel_size: int,
+    smoothing: float | None = None,
     own: Mapping[str, OwnMetric],
     official_metrics: bool = False,
     labelled: LabelledDefects | None = None,
@@ -61,6 +63,8 @@ def evaluate_test_set(
       false_alarm_rate: for the threshold, in (0, 1).
       false_regions: expected to be marked in a good image, above 0.
       pixel_size: pixel metrics are taken at this height and width; 0: at each mask's own size.
+      smoothing: of clips, whose frames the images are: frames over which scores are smoothed for
+        the metrics that say so (evaluation/clips.py); None: the images belong to no clips.
       own: further metrics by name, as `metrics.own_metrics` gives them.
       official_metrics: whether to take what MVTec AD's script will say, too.
       labelled: defective images that are not tested with; the threshold may be chosen by them.
@@ -69,23 +73,18 @@ def evaluate_test_set(
       ValueError: fewer than two good images are held out, a rate that is none, or a score is not
         finite.
     """
-    threshold.require_count(count := len(calibration.images), count)
+    if smoothing is None:
+        threshold.require_count(count := len(calibration.images), count)
     normal = score_to_disk(scorer, batches(calibration.images, batch_size), batch_size, workdir)
-    ranks = None
-    if labelled and labelled.trained_on:
-        ranks = labelled.left_out
-    elif labelled:
-        few = scores(scorer, batches(labelled.images.images, batch_size), batch_size)
-        ranks = ranks_of(normal.image, np.concatenate([batch.image for batch in few])).tolist()
-    point, rate = None, false_alarm_rate
-    if labelled and labelled.costs and ranks is not None:
-        point = cheapest(ranks, count, labelled.costs)
-        rate = point / (count + 1)
-    calibrated = threshold.calibrate(normal.image, normal.map, rate, point=point)
-    marks = calibrate_marks(normal.map, false_regions, false_alarm_rate)
-    point = point or threshold.operating_point(count, rate)
-    misses = labelled and _misses(labelled, ranks, count, point)
-    calibrated = calibrated._replace(marks=marks, misses=misses)
+    if smoothing is None:
+        calibrated = _image_threshold(
+            scorer, normal, labelled, false_alarm_rate, false_regions, batches, batch_size
+        )
+        calibrated = calibrated._replace(quality=qualities(calibration.images))
+    else:
+        calibrated = clips.calibrate_clips(
+            calibration.paths, normal.image, normal.map, false_alarm_rate
+        )
     # Without test images there are none of everything, and the metrics say why they are absent.
     score = jax.tree.map(itemgetter(slice(0)), normal)
     start = time.perf_counter()  # the scorer was compiled for the calibration images
@@ -98,13 +97,18 @@ def evaluate_test_set(
         **_metrics(test, score, pixel_size, workdir),
         **(_by_label(test, score.image, labelled) if labelled else {}),
         "threshold": _threshold_content(calibrated, network),
-        "at_threshold": threshold.rates(calibrated, test.labels, test.defects, score.image),
+        "at_threshold": _rates(calibrated, test, score.image),
         "steps": {line["stage"]: line["step"] for line in history},
         "seconds": {line["stage"]: round(line["seconds"], 1) for line in history},
         "seconds_per_image": seconds / len(test.images) if len(test.images) else None,
         "versions": versions(),
         "devices": parallel.device_names(),
     }
+    if smoothing is not None and len(test.images):
+        limit = calibrated.threshold
+        results["frames"] = clips.frames_content(
+            test.paths, test.labels, score.image, score.terms, smoothing, limit
+        )
     scored, normal = scored_images(test, score), scored_images(calibration, normal)
     if own:
         results["own"] = metrics.own_values(
@@ -115,6 +119,39 @@ def evaluate_test_set(
             test.masks, test.labels, score.map, test.sizes, folder=workdir
         )
     return Evaluation(results, scored, normal, calibrated, history)
+
+
+def _rates(calibrated: Threshold, test: Images, scores: np.ndarray) -> dict[str, dict[str, Any]]:
+    if calibrated.clip_frames:
+        return clips.clip_rates(calibrated, test.paths, test.labels, test.defects, scores)
+    return threshold.rates(calibrated, test.labels, test.defects, scores)
+
+
+def _image_threshold(
+    scorer: Scorer,
+    normal: Any,
+    labelled: LabelledDefects | None,
+    rate: float,
+    false_regions: float,
+    batches: Callable[[Any, int], Iterable[np.ndarray]],
+    batch_size: int,
+) -> Threshold:
+    """From the scores `normal` of calibration images, and perhaps from labelled defects."""
+    count, ranks = len(normal.image), None
+    if labelled and labelled.trained_on:
+        ranks = labelled.left_out
+    elif labelled:
+        few = scores(scorer, batches(labelled.images.images, batch_size), batch_size)
+        ranks = ranks_of(normal.image, np.concatenate([batch.image for batch in few])).tolist()
+    point, asked = None, rate
+    if labelled and labelled.costs and ranks is not None:
+        point = cheapest(ranks, count, labelled.costs)
+        rate = point / (count + 1)
+    calibrated = threshold.calibrate(normal.image, normal.map, rate, point=point)
+    marks = calibrate_marks(normal.map, false_regions, asked)
+    point = point or threshold.operating_point(count, rate)
+    misses = labelled and _misses(labelled, ranks, count, point)
+    return calibrated._replace(marks=marks, misses=misses)
 
 
 def _misses(labelled: LabelledDefects, ranks: Any, count: int, point: int) -> Misses:
@@ -156,7 +193,9 @@ def _threshold_content(calibrated: Threshold, network: Mapping[str, Any]) -> dic
     """What results.json says of the threshold: all but the scores that it comes from."""
     content = threshold.content(calibrated, network)
     content["held_out"] = len(content.pop("calibration_scores"))
-    content["marks"] = {k: v for k, v in content["marks"].items() if k != "background"}
+    del content["quality"]
+    marks = content["marks"] or {}
+    content["marks"] = {k: v for k, v in marks.items() if k != "background"}
     return content
 
 

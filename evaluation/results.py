@@ -16,6 +16,7 @@ from typing import Any, NamedTuple, NoReturn
 import numpy as np
 
 from data.decoded import Images
+from data.windows import Windows
 from engine.sources import SOURCES_FILE, Sources, read_sources
 from engine.workdir import Facts, read_facts
 from evaluation.metrics import METRICS
@@ -92,11 +93,14 @@ class Evaluation(NamedTuple):
 def scored_images(images: Images, score: Any) -> Scored:
     """The images beside their scores; training images have no masks."""
     masks = images.masks if len(images.masks) else [None] * len(images.images)
+    pictures = images.images
+    if isinstance(pictures, Windows):
+        pictures = pictures.shown()
     return Scored(
         paths=images.paths,
         defects=images.defects,
         labels=images.labels,
-        images=images.images,
+        images=pictures,
         masks=masks,
         scores=score.image,
         terms=score.terms,

@@ -6,6 +6,7 @@ method's own units, is above the threshold. Nothing is assumed of the scores; of
 new good parts come from the same production, and through the same camera, as the `n`.
 """
 
+import contextlib
 import json
 import math
 import os
@@ -18,6 +19,7 @@ from scipy import stats
 
 from evaluation.false_alarms import Marks, marks_content, marks_of, marks_statement
 from evaluation.misses import Misses, misses_content, misses_of, misses_statement
+from evaluation.quality import Quality
 from storage.files import write_text
 
 THRESHOLD_FILE = "threshold.json"
@@ -46,6 +48,11 @@ class Threshold(NamedTuple):
     calibration_scores: tuple[float, ...]  # of the good images, ascending
     marks: Marks | None = None  # what is marked in place of `pixel_threshold`; None: of old runs
     misses: Misses | None = None  # what labelled defects say; None where there are none
+    # Of clips, whose maxima the calibration scores are: the frames of the longest; 0: of images.
+    clip_frames: int = 0
+    # Of the calibration photos, each number of evaluation.quality.Quality; () of old runs.
+    quality: tuple[tuple[float, ...], ...] = ()
+    date: str = ""  # ISO 8601, where new photos have set it (--mode=recalibrate)
 
 
 def require_rate(rate: float) -> None:
@@ -57,19 +64,20 @@ def require_rate(rate: float) -> None:
         )
 
 
-def require_count(count: int, good: int) -> None:
-    """Raises ValueError for fewer than two held-out images, of `good` normal ones in all."""
+def require_count(count: int, good: int, *, of: str = "images") -> None:
+    """Raises ValueError for fewer than two held-out images, or clips, of `good` normal ones."""
     if count < 2:
         raise ValueError(
-            f"a threshold needs 2 held-out good images at least, and there are {count}: "
-            f"{_way_to(2, good)}"
+            f"a threshold needs 2 held-out good {of} at least, and there are {count}: "
+            f"{_way_to(2, good, of)}"
         )
 
 
-def _way_to(enough: int, good: int) -> str:
+def _way_to(enough: int, good: int, of: str) -> str:
     """How to hold out `enough` of `good` normal images, so that as many twice are trained on."""
     if good < 3 * enough:
-        return f"photograph more good parts, for {good} are too few"
+        more = "photograph more good parts" if of == "images" else f"record more good {of}"
+        return f"{more}, for {good} are too few"
     share = math.ceil(100 * enough / good) / 100
     return f"--config.data.calibration={share:g} holds out {enough} or more of these {good}"
 
@@ -83,21 +91,21 @@ def needed(rate: float) -> int:
     return math.ceil(1 / Fraction(str(rate))) - 1
 
 
-def shortfall(rate: float, count: int, good: int) -> str:
+def shortfall(rate: float, count: int, good: int, *, of: str = "images") -> str:
     """What `count` calibration images will not be able to promise of `rate`; '' if nothing.
 
-    `good` is the number of all normal images, with those that are trained on.
+    `good` is the number of all normal images, or `of` clips, with those that are trained on.
 
     Raises:
       ValueError: as `require_count`.
     """
-    require_count(count, good)
+    require_count(count, good, of=of)
     if count >= (enough := needed(rate)):
         return ""
     return (
-        f"{count} good images are held out, which can guarantee a false-alarm rate of "
+        f"{count} good {of} are held out, which can guarantee a false-alarm rate of "
         f"{percent(1 / (count + 1))} at the lowest, not the {percent(rate)} asked for: {enough} "
-        f"would: {_way_to(enough, good)}."
+        f"would: {_way_to(enough, good, of)}."
     )
 
 
@@ -214,19 +222,21 @@ def statement(threshold: Threshold, *, tuned: bool = False) -> list[str]:
     asked, lowest = percent(threshold.false_alarm_rate), percent(1 / (count + 1))
     low, high = (percent(rate) for rate in threshold.interval)
     promised = percent(threshold.guaranteed_rate)
+    of = "clips" if threshold.clip_frames else "images"
+    held_out = f"held-out good {of}"
+    if threshold.date:
+        held_out, tuned = f"good photos of {threshold.date[:10]}", False
     sentences = [
-        f"An image with a score above {threshold.threshold:.6g} is called defective.",
-        f"Of new good parts, {promised} at most are expected to be called defective, if they come "
-        f"from the same production and camera as the {count} held-out good images.",
-        f"Other {count} images would have given another threshold: in 95 of 100 such choices the "
+        *_promise(threshold, promised, held_out),
+        f"Other {count} {of} would have given another threshold: in 95 of 100 such choices the "
         f"false-alarm rate in the long run lies between {low} and {high}.",
-        f"With {count} good images the lowest rate that can be guaranteed is {lowest}.",
+        f"With {count} good {of} the lowest rate that can be guaranteed is {lowest}.",
     ]
     if threshold.guaranteed_rate > threshold.false_alarm_rate:
         more = needed(threshold.false_alarm_rate)
         sentences.append(
-            f"The {asked} asked for are NOT guaranteed: that takes {more} held-out good images. "
-            "This is the tightest threshold that these images can vouch for."
+            f"The {asked} asked for are NOT guaranteed: that takes {more} {held_out}. "
+            f"This is the tightest threshold that these {of} can vouch for."
         )
     if tuned:
         sentences.append(
@@ -235,6 +245,26 @@ def statement(threshold: Threshold, *, tuned: bool = False) -> list[str]:
         )
     sentences += misses_statement(threshold.misses) if threshold.misses else []
     return sentences + (marks_statement(threshold.marks) if threshold.marks else [])
+
+
+def _promise(threshold: Threshold, promised: str, held_out: str) -> list[str]:
+    """What is decided on, and the share of what is good that is expected to be called otherwise."""
+    count, frames = len(threshold.calibration_scores), threshold.clip_frames
+    if not frames:
+        return [
+            f"An image with a score above {threshold.threshold:.6g} is called defective.",
+            f"Of new good parts, {promised} at most are expected to be called defective, if they "
+            f"come from the same production and camera as the {count} {held_out}.",
+        ]
+    return [
+        f"A frame with a score above {threshold.threshold:.6g} is called defective.",
+        f"Of new clips in which all is good, {promised} at most are expected to have such a frame, "
+        f"if they show the same scene through the same camera as the {count} held-out clips, and "
+        f"are no longer than these, {frames} frames at most: the longer a clip, the higher its "
+        "highest score.",
+        "Nothing is promised of single frames: neighbours are nearly alike, so that they are no "
+        "independent trials.",
+    ]
 
 
 def percent(rate: float) -> str:
@@ -249,12 +279,13 @@ def percent(rate: float) -> str:
 
 def content(threshold: Threshold, network: Mapping[str, Any]) -> dict[str, Any]:
     """What threshold.json holds; `network` says of which networks and score the threshold is."""
-    tuned = bool(network.get("score"))
+    tuned = bool(network.get("score")) and not threshold.date  # new photos had no part in it
     marks, misses = threshold.marks, threshold.misses
     return threshold._asdict() | {
         "interval": list(threshold.interval),
         "calibration_scores": list(threshold.calibration_scores),
         "marks": marks and marks_content(marks),
+        "quality": dict(zip(Quality._fields, map(list, threshold.quality), strict=False)),
         "misses": misses and misses_content(misses),
         "guaranteed": threshold.guaranteed_rate <= threshold.false_alarm_rate
         and not tuned
@@ -300,26 +331,63 @@ def read_threshold(workdir: str, network: Mapping[str, Any]) -> Threshold:
     remedy = f"run python main.py --mode=evaluate --workdir={workdir}"
     if not os.path.exists(path):
         raise FileNotFoundError(f"{path} does not exist: {remedy} first")
+    threshold, origin = read_threshold_file(path, f"{remedy} again")
+    if origin != json.loads(json.dumps(network)):
+        raise ValueError(f"{path} was made with other networks or another score: {remedy} again")
+    return threshold
+
+
+def read_threshold_file(path: str, remedy: str) -> tuple[Threshold, Any]:
+    """A threshold and the networks that it is of; `remedy` is what to do where it is damaged.
+
+    Raises:
+      OSError: there is no such file.
+      ValueError: the file is damaged.
+    """
     try:
         with open(path, encoding="utf-8") as file:
             content = json.load(file)
-        later = ("marks", "misses")  # than the first versions
-        fields = {name: content[name] for name in Threshold._fields if name not in later}
+        content = {"clip_frames": 0, **content}  # files of earlier versions have none
+        optional = {"marks", "misses", "quality", "date"}
+        fields = {name: content[name] for name in Threshold._fields if name not in optional}
         marks = marks_of(content["marks"]) if content.get("marks") else None
         misses = misses_of(content["misses"]) if content.get("misses") else None
         numbers = [fields["threshold"], fields["pixel_threshold"], fields["map_max"]]
         scores = tuple(map(float, fields.pop("calibration_scores")))
-        if not np.isfinite([*numbers, *scores]).all() or list(scores) != sorted(scores):
+        known = content.get("quality") or {}
+        quality = tuple(tuple(map(float, known[name])) for name in Quality._fields if known)
+        if not np.isfinite([*numbers, *scores, *sum(quality, ())]).all() or list(scores) != sorted(
+            scores
+        ):
             raise ValueError("its numbers make no sense")
         interval = tuple(fields.pop("interval"))
         fields |= {"interval": interval, "calibration_scores": scores, "marks": marks}
-        fields["misses"] = misses
-        threshold = Threshold(**fields)
+        fields |= {"misses": misses, "quality": quality, "date": str(content.get("date", ""))}
+        return Threshold(**fields), content.get("network")
     except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{path} is damaged ({error!r}): {remedy} again") from error
-    if content.get("network") != json.loads(json.dumps(network)):
-        raise ValueError(f"{path} was made with other networks or another score: {remedy} again")
-    return threshold
+        raise ValueError(f"{path} is damaged ({error!r}): {remedy}") from error
+
+
+def recalibrated(workdir: str) -> str:
+    """When new photos have set the workdir's threshold (--mode=recalibrate), or ''."""
+    with contextlib.suppress(OSError, ValueError):
+        return read_threshold_file(os.path.join(workdir, THRESHOLD_FILE), "")[0].date
+    return ""
+
+
+def keep_old_threshold(workdir: str, until: str) -> str:
+    """Copies the workdir's threshold.json beside it, and says under which name; '' without one.
+
+    `until`: when it is replaced, ISO 8601, which the name says.
+    """
+    path = os.path.join(workdir, THRESHOLD_FILE)
+    if not os.path.exists(path):
+        return ""
+    stem, suffix = os.path.splitext(THRESHOLD_FILE)
+    name = f"{stem}.until-{until.replace(':', '')}{suffix}"
+    with open(path, encoding="utf-8") as file:
+        write_text(os.path.join(workdir, name), file.read())
+    return name
 
 
 SCALE = 3.0

@@ -58,6 +58,12 @@ _UPPER = (
 )
 
 
+_FRAMES = (
+    "The images are frames of clips: neighbouring frames are nearly alike, so that the intervals, "
+    "which take them for independent, are too narrow."
+)
+
+
 class Measured(NamedTuple):
     """A run with its metrics."""
 
@@ -136,6 +142,8 @@ def metrics_table(category: str, measured: Sequence[Measured]) -> Table:
     first = measured[0].run.labels
     about = f"{int((first == 0).sum())} good and {int(first.sum())} defective test images. "
     notes = [_UPPER, _resolution(measured), *_reasons(measured)]
+    if any("frames" in one.run.results for one in measured):
+        notes.append(_FRAMES)
     return Table(f"{category}: metrics", header, rows, about + _INTERVAL, notes)
 
 

@@ -20,7 +20,7 @@ from evaluation.results import Scored
 from evaluation.threshold import Threshold, percent
 from report import figures, gallery, page
 from report.page import Section, Table
-from report.summary import errors
+from report.summary import FRAME_AUROCS, errors
 from storage.files import safe_names, whole, write_text
 
 PAGE = "index.html"
@@ -39,6 +39,7 @@ def write_report(
     history: Sequence[Mapping[str, Any]],
     threshold: Threshold,
     chains: Mapping[str, Mapping[str, np.ndarray]] | None = None,
+    over_time: Sequence[Section] = (),
 ) -> None:
     """Writes index.html, one self-contained page, into `folder`, and the pictures in it beside it.
 
@@ -58,6 +59,7 @@ def write_report(
         all anomaly maps.
       chains: what scoring does with some images, step by step: heading -> caption -> uint8
         [H, W, 3]; without, nothing is shown of it.
+      over_time: sections about clips, in place of those that show each image on its own.
 
     Raises:
       ValueError: map_max is not a positive number.
@@ -74,13 +76,14 @@ def write_report(
         at_threshold=_errors_table(results),
         curves=_curves(folder, scored, calibration, threshold, subject),
         training=_training(folder, history, subject),
-        mistakes=gallery.mistakes(scored, threshold) if len(scored.paths) else [],
+        mistakes=gallery.mistakes(scored, threshold) if len(scored.paths) and not over_time else [],
         scale=gallery.colour_scale(threshold.map_max),
-        thumbnails=_thumbnails(scored, calibration, threshold),
+        thumbnails=None if over_time else _thumbnails(scored, calibration, threshold),
+        over_time=over_time,
         metrics=_metrics_tables(results),
         inputs=_inputs(folder, results),
         chains=_chains(folder, chains or {}),
-        examples=_examples(folder, scored, threshold.map_max, subject),
+        examples=None if over_time else _examples(folder, scored, threshold.map_max, subject),
         origin=_origin_tables(results),
     )
     write_text(os.path.join(folder, PAGE), text)
@@ -248,7 +251,10 @@ def _errors_table(results: Results) -> Table:
         rate = f"{one.replace(' ', '-')} rate {row.rate}"
         rows.append([row.type, row.images, wrong, rate, row.interval])
     header = ["type", "images", "wrong", "rate", "95 % interval"]
-    return Table("Test images at the threshold, by type", header, rows)
+    if results.get("frames"):
+        header[1] = "clips"
+    what = header[1]
+    return Table(f"Test {what} at the threshold, by type", header, rows)
 
 
 def _metrics_tables(results: Results) -> list[Table]:
@@ -269,6 +275,7 @@ def _metrics_tables(results: Results) -> list[Table]:
     counts = [[name.replace("_", " "), n] for name, n in results.get("counts", {}).items()]
     counts += [[f"labelled: {kind}", n] for kind, n in results.get("labelled", {}).items()]
     return [
+        *_frames_tables(results),
         Table("Images", ["", "number"], counts),
         _metrics_table("Image scores", "score", image, by_score),
         _metrics_table(
@@ -287,6 +294,31 @@ def _metrics_tables(results: Results) -> list[Table]:
         _values("Own metrics", results.get("own", {})),
         _values("Score settings chosen on made-up defects", results.get("score", {})),
         _values("Checks on held-out normal images", results.get("checks", {})),
+    ]
+
+
+def _frames_tables(results: Results) -> list[Table]:
+    """Of clips: AUROCs of frames, each way of taking them, and the frames above the threshold."""
+    if not (content := results.get("frames")):
+        return []
+    rows = [
+        [name, *(values[key] for key in FRAME_AUROCS), values["left_out"]]
+        for name, values in content["scores"].items()
+    ]
+    note = (
+        "Micro: all frames of all clips in one curve, raw scores; the main figure. Macro: the mean "
+        "over the clips that have normal and abnormal frames; the others are left out. Normalised: "
+        "scores from 0 to 1 in each test clip, as papers have it; of live video that is not known. "
+        f"Smoothed over {content['smoothing']:g} frames, in both directions or past ones alone."
+    )
+    header = ["score", *FRAME_AUROCS.values(), "clips left out of macro"]
+    above = [
+        [name, entry["frames"], entry["above"]]
+        for name, entry in content["above_threshold"].items()
+    ]
+    return [
+        Table("AUROC of frames", header, rows, notes=[note]),
+        Table("Frames above the threshold", ["labelled", "frames", "above"], above),
     ]
 
 

@@ -6,6 +6,15 @@ from typing import Any, NamedTuple
 from evaluation.metrics import METRICS
 from evaluation.threshold import percent
 
+FRAME_AUROCS = {
+    "micro": "micro",
+    "macro": "macro",
+    "micro_normalised": "micro, normalised",
+    "micro_smoothed": "micro, smoothed",
+    "micro_causal": "micro, smoothed causally",
+}
+"""The AUROCs of frames, as evaluation.clips.frame_metrics names them -> what people read."""
+
 
 class Errors(NamedTuple):
     """How often the threshold is wrong about the test images of one type."""
@@ -47,12 +56,28 @@ def summary(results: Mapping[str, Any]) -> str:
     line = ", ".join(metrics)
     if results["image"]["prevalence"] is None:
         line = "no test images, so nothing is known of how often defects are missed"
+    line = "\n".join([line, *_frames(results.get("frames"))])
+    what = "clips" if results.get("frames") else "images"
     wrong = [
         f"{row.wrong} of {row.images} {row.type} {row.kind} (95 % interval {row.interval})"
         for row in errors(results)
     ]
-    judged = [f"With it, of the test images: {'; '.join(wrong)}."] if wrong else []
+    judged = [f"With it, of the test {what}: {'; '.join(wrong)}."] if wrong else []
     return "\n".join([line, *results["threshold"]["statement"], *judged])
+
+
+def _frames(content: Mapping[str, Any] | None) -> list[str]:
+    """A line of the AUROCs of frames for each score of clips."""
+    lines = []
+    for name, values in (content or {"scores": {}})["scores"].items():
+        known = [
+            f"{label} {values[key]:.3f}"
+            for key, label in FRAME_AUROCS.items()
+            if values[key] is not None
+        ]
+        left = f" ({values['left_out']} clips of one class left out of macro)"
+        lines.append(f"frame AUROC of {name}: {', '.join(known) or 'none'}{left}")
+    return lines
 
 
 def _metric(label: str, value: float | None, reason: str) -> str:

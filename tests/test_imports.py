@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-METHODS = ("fanogan_jax", "ae_jax", "contrario_jax", "few_shot_jax", "diffusion_jax")
+METHODS = ("fanogan_jax", "ae_jax", "contrario_jax", "few_shot_jax", "diffusion_jax", "video_jax")
 # Each room, and those that it may import besides itself.
 ROOMS = {
     "storage": set(),

@@ -4,8 +4,9 @@ import ast
 from collections import defaultdict
 from pathlib import Path
 
+from test_imports import METHODS
+
 ROOT = Path(__file__).parents[1]
-METHODS = ("fanogan_jax", "ae_jax", "contrario_jax", "few_shot_jax", "diffusion_jax")
 ROOMS = ("storage", "data", "engine", "evaluation", "report", "deploy", "commands")
 # A config names its method's; each family has one, and one for each kind of autoencoder.
 SHARED = {"build"}

@@ -4,23 +4,13 @@ import ast
 from pathlib import Path
 
 import pytest
+from test_imports import METHODS
 
 ROOT = Path(__file__).parents[1]
 ROOMS = ("storage", "data", "engine", "evaluation", "report", "deploy", "commands")
 SOURCES = [
     ROOT / "main.py",
-    *(
-        path
-        for room in (
-            *ROOMS,
-            "fanogan_jax",
-            "ae_jax",
-            "contrario_jax",
-            "few_shot_jax",
-            "diffusion_jax",
-        )
-        for path in (ROOT / room).rglob("*.py")
-    ),
+    *(path for room in (*ROOMS, *METHODS) for path in (ROOT / room).rglob("*.py")),
 ]
 NAMES = (
     *(

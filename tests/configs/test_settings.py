@@ -4,6 +4,7 @@ import ast
 from pathlib import Path
 
 import pytest
+from test_imports import METHODS
 
 from commands import inputs
 from configs import ae, fanogan, ssae
@@ -12,18 +13,7 @@ ROOT = Path(__file__).parents[2]
 ROOMS = ("storage", "data", "engine", "evaluation", "report", "deploy", "commands")
 SOURCES = [
     ROOT / "main.py",
-    *(
-        path
-        for room in (
-            *ROOMS,
-            "fanogan_jax",
-            "ae_jax",
-            "contrario_jax",
-            "few_shot_jax",
-            "diffusion_jax",
-        )
-        for path in (ROOT / room).rglob("*.py")
-    ),
+    *(path for room in (*ROOMS, *METHODS) for path in (ROOT / room).rglob("*.py")),
 ]
 
 

@@ -51,9 +51,11 @@ def rows(folder):
 
 def predict_all(output, *photos, size=2):
     batches = [photos[start : start + size] for start in range(0, len(photos), size)]
-    return prediction.predict_all(
+    counts, watch = prediction.predict_all(
         scorer, iter(batches), FOUND, str(output), batch_size=size, done=0, total=len(photos)
     )
+    assert watch.parts == len(photos) and watch.called_defective == counts["defective"]
+    return counts
 
 
 BRIGHT = [(row, column) for row in range(4) for column in range(3)]
@@ -199,7 +201,7 @@ def test_the_same_command_ends_with_the_files_of_an_unbroken_run(tmp_path, rows_
     done = prediction.rows_done(str(tmp_path / "broken"), names, FOUND, 2)
     assert done == rows_left // 2 * 2
     rest = [photos[start : start + 2] for start in range(done, 5, 2)]
-    counts = prediction.predict_all(
+    counts, _ = prediction.predict_all(
         scorer, rest, FOUND, str(tmp_path / "broken"), batch_size=2, done=done, total=5
     )
     assert counts == {"good": 3, "defective": 1, "unreadable": 1}
@@ -231,7 +233,7 @@ def test_marks_by_the_number_of_false_alarms(tmp_path):
     good, bad = prediction.decide_on(scorer, photos, by_marks, 2)
     assert good.region is None and good.log10_nfa is None and not good.marked.any()
     assert bad.log10_nfa < -1 and bad.marked.shape == (16, 16) and bad.marked[4:6, 4:8].all()
-    counts = prediction.predict_all(
+    counts, _ = prediction.predict_all(
         scorer, iter([photos]), by_marks, str(tmp_path), batch_size=2, done=0, total=2
     )
     assert counts.total() == 2

@@ -19,7 +19,6 @@ from diffusion_jax.chain import (
     tried_residuals,
 )
 from diffusion_jax.score import in_turns, probe
-from engine import parallel
 
 KEY = jax.random.key(0)
 LEVELS = (80, 60, 40, 20)
@@ -73,15 +72,6 @@ def test_noise_has_mean_0_and_variance_1_and_one_kind_is_coarse(name):
     assert drawn.var(axis=(0, 3)).min() > 0.8  # at each pixel
     apart = np.mean(drawn[:, :-8] * drawn[:, 8:])
     assert apart > 0.3 if name == "multi_scale" else abs(apart) < 0.01
-
-
-def test_noise_is_everyones():
-    def of(_):
-        return noise.multi_scale()(KEY, (2, 8, 8, 3))
-
-    shared = jax.jit(jax.vmap(of, axis_name=parallel._AXIS))(jnp.arange(4))
-    alone = jax.jit(noise.multi_scale(), static_argnums=1)(KEY, (8, 8, 8, 3))
-    np.testing.assert_allclose(shared.reshape(alone.shape), alone, atol=1e-6)
 
 
 def roots(level):

@@ -123,8 +123,8 @@ def test_the_number_of_devices_changes_no_step(images):
 
 
 def test_the_new_network_gives_the_signals_share_and_takes_each_image_by_itself(images):
-    network, ratio = UNet(features=(8, 16), fold=2), jnp.array([0.0, 1.0, 0.5])
-    variables = network.init(KEY, images[:1], jnp.ones(1))
+    network, ratio = UNet(features=(8,), fold=2), jnp.array([0.0, 1.0, 0.5])
+    variables = jax.jit(network.init)(KEY, images[:1], jnp.ones(1))
     apply = jax.jit(network.apply)
     share = 1 / np.sqrt(1 + np.array([0.0, 1.0, 0.25]))
     expected = images[:3] * share[:, None, None, None]
@@ -243,37 +243,45 @@ def small_config():
     return config
 
 
-@pytest.mark.slow
-def test_tuning_ranks_what_the_score_does_by_limits_of_the_calibration_images(images):
+def test_tuning_ranks_what_the_score_does_by_limits_of_the_calibration_images(toy, images):
     """The fields that were chosen give the score that was ranked."""
-    config = small_config()
-    config.tuning.update(starts=(40,), steps=(2,), smoothing=(1.0,), tops=(0.01,))
-    built = make(config.method, config, 16)
+    section = glad.get_config("demo").tuning
+    section.update(starts=(40,), steps=(2,), noise_draws=(1, 2), smoothing=(1.0,), tops=(0.01,))
+    course = score.Course(80, 2, 2)
+    tuning = method._tuning(
+        section, toy.denoiser, course, 130, lambda fields: score.glad(toy.denoiser, **fields)
+    )
     large = np.repeat(np.repeat(images, 2, axis=1), 2, axis=2)
-    variables = {}
-    for stage in built.stages:
-        variables = jax.jit(stage.init)(KEY, variables).variables
-    known = built.tuning.measured(variables, large)
-    assert len(known.settings) == 1 * 1 * 2 * 2 and "limits" not in built.tuning.settings[0]
-    best = rank_candidates({"own": variables}, known, large, draws=1)[0]
+    known = tuning.measured(toy.variables, large)
+    assert len(known.settings) == 2 * 3 and "limits" not in tuning.settings[0]
+    wanted = score.measured_limits(toy.denoiser, course._replace(start=40), toy.variables, large)
+    np.testing.assert_allclose(np.stack(wanted, axis=1), known.settings[0]["limits"], rtol=1e-4)
+    best = rank_candidates({"own": toy.variables}, known, large, draws=1)[0]
     fields = {**known.settings[best.setting], **known.rules[best.rule]}
-    scored = known.score(fields)(variables, large)
-    wanted = known.scores(variables, large)[best.setting]
-    np.testing.assert_allclose(scored.image, wanted.terms[best.rule], rtol=1e-4)
-    np.testing.assert_allclose(scored.map, wanted.map, rtol=1e-3, atol=1e-6)
+    scored = known.score(fields)(toy.variables, large)
+    ranked = known.scores(toy.variables, large)[best.setting]
+    np.testing.assert_allclose(scored.image, ranked.terms[best.rule], rtol=1e-4)
+    np.testing.assert_allclose(scored.map, ranked.map, rtol=1e-3, atol=1e-6)
     assert np.all(np.asarray(scored.terms["level"]) <= 40)
-    shown = built.chain(fields)(variables, large)
+
+
+def test_the_pictures_of_a_chain_are_in_its_order(toy, images):
+    course = score.Course(40, 2, 2)
+    shown = method._chain_pictures(toy.denoiser, course, (), toy.variables, jnp.asarray(images))
     assert [*shown] == [
         *("image", "noised to 40", "estimate at 40", "estimate at 20"),
         *("share of the chain", "repaired"),
     ]
+    assert all(each.shape == images.shape for each in shown.values())
+    np.testing.assert_allclose(
+        shown["estimate at 40"], np.clip(0.5 * shown["noised to 40"], -1, 1), atol=1e-5
+    )
 
 
 @pytest.mark.parametrize(
     ("section", "fields", "said"),
     [
         ("data", {"image_size": 17}, "UNet does not take images of 17 px .*: choose 16 or 18 px"),
-        ("score", {"start": 401}, "score.start 401 is above the last level of the schedule, 400"),
         ("score", {"start": 3, "steps": 4}, "choose score.start of 4 at least, or 1 step"),
         ("score", {"residual": "cubic"}, "score.residual 'cubic' must be one of squared, "),
         ("score", {"limits": ((1.0, 1.0, 1.0),)}, "score.limits are of 1 levels, and .* 2"),
@@ -293,6 +301,12 @@ def test_what_cannot_be_is_told_in_one_line(section, fields, said):
     with pytest.raises(ValueError, match=said) as caught:
         make(config.method, config, 16)
     assert "\n" not in str(caught.value)
+
+
+def test_a_start_above_the_schedule_is_refused_by_the_score_itself(toy):
+    with pytest.raises(ValueError, match="score.start 401 is above the last level .*, 400: choose"):
+        score.glad(toy.denoiser, start=401)
+    score.glad(toy.denoiser, start=400)
 
 
 def test_the_remedies_are_legal():

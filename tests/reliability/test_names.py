@@ -5,6 +5,7 @@ import json
 import sys
 
 import pytest
+from test_imports import METHODS
 from test_main import ROOT, fails
 
 from engine.make import make, resolve
@@ -84,8 +85,7 @@ def modules_of_the_checkout():
     paths = [*ROOT.glob("*.py"), *(path for folder in folders for path in folder.rglob("*.py"))]
     names = {".".join(path.relative_to(ROOT).with_suffix("").parts) for path in paths}
     names = {name.removesuffix(".__init__") for name in names}
-    methods = ("fanogan_jax", "ae_jax", "contrario_jax", "few_shot_jax", "diffusion_jax")
-    return sorted(name for name in names if name.split(".")[0] not in methods)
+    return sorted(name for name in names if name.split(".")[0] not in METHODS)
 
 
 @pytest.mark.promise("R15")

@@ -1,0 +1,71 @@
+"""What predict leaves of clips besides its rows: the intervals above the threshold, and videos.
+
+output/intervals.csv     a row a stretch of frames above the threshold
+       videos/           <number>_<clip>.mp4, or .webp: its maps; alarms have a border
+"""
+
+import csv
+import io
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from data.windows import clip_slices
+from deploy.prediction import DEFECTIVE, UNREADABLE
+from evaluation.clips import intervals_above
+from report.over_time import framed, write_video
+from storage.files import as_text, write_text
+
+INTERVALS = "intervals.csv"
+VIDEOS = "videos"
+_COLUMNS = ("clip", "first", "last", "frames", "peak", "peak_score")
+
+
+def write_clip_decisions(output: str, rows: Sequence[Mapping[str, Any]]) -> tuple[int, int]:
+    """Writes what is said of whole clips; `rows` are those of predictions.jsonl.
+
+    Returns:
+      How many clips have a frame above the threshold, and how many there are.
+
+    Raises:
+      OSError: `output` cannot be written.
+    """
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(_COLUMNS)
+    folder = Path(output) / VIDEOS
+    folder.mkdir(parents=True, exist_ok=True)
+    slices, alarmed = clip_slices([row["path"] for row in rows]), 0
+    for number, (clip, place) in enumerate(slices.items()):
+        mine = [row for row in rows[place] if row["decision"] != UNREADABLE]
+        if not mine:
+            continue
+        stretches = [*_stretches(clip, mine)]
+        writer.writerows(stretches)
+        alarmed += bool(stretches)
+        name = re.sub("[^A-Za-z0-9_-]", "_", os.path.basename(clip))[:64]
+        write_video(folder, f"{number:04d}_{name}", _pictures(output, mine))
+    write_text(os.path.join(output, INTERVALS), text.getvalue())
+    return alarmed, len(slices)
+
+
+def _stretches(clip: str, rows: Sequence[Mapping[str, Any]]) -> Iterator[list[Any]]:
+    """A row of the table for each stretch of the frames of one clip."""
+    scores = np.array([row["score"] for row in rows])
+    for first, last in intervals_above(scores, rows[0]["threshold"]):
+        peak = first + int(scores[first : last + 1].argmax())
+        names = [as_text(os.path.basename(rows[i]["path"])) for i in (first, last, peak)]
+        score = repr(float(scores[peak]))
+        yield [as_text(clip), *names[:2], last - first + 1, names[2], score]
+
+
+def _pictures(output: str, rows: Sequence[Mapping[str, Any]]) -> Iterator[np.ndarray]:
+    for row in rows:
+        with Image.open(os.path.join(output, "overlays", f"{row['pictures']}.png")) as picture:
+            pixels = np.asarray(picture.convert("RGB"))
+        yield framed(pixels, row["decision"] == DEFECTIVE)

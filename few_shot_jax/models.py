@@ -13,7 +13,6 @@ from typing import NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from ae_jax.folding import folded
 
 from ae_jax.dilated import check_sides
 from ae_jax.models import he_init

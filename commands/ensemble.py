@@ -12,6 +12,7 @@ from engine.workdir import Facts, claim, read_config, read_facts
 from evaluation.ensemble import Standard, ensemble_of, standard_of, standards_of
 from evaluation.scoring import scorer_of
 from evaluation.threshold import read_network
+from storage.outputs import CHECKPOINTS
 
 _BATCH = 32
 _NAMES = ("unsupervised", "few_shot")
@@ -103,7 +104,7 @@ def bind(config: FrozenConfigDict, facts: Facts, workdir: str) -> None:
     Raises:
       ValueError: a run was trained there.
     """
-    if os.path.isdir(os.path.join(workdir, "checkpoints")):
+    if os.path.isdir(os.path.join(workdir, CHECKPOINTS)):
         raise ValueError(f"{workdir} holds a trained run: choose another workdir for an ensemble")
     claim(workdir, config.to_dict(), facts, free=(), main=parallel.is_main())
 

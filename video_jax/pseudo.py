@@ -43,7 +43,7 @@ def window_indices(offset: jax.Array, stride: jax.Array, length: int) -> jax.Arr
     return offset[:, None] + stride[:, None] * jnp.arange(length)[None]
 
 
-def taken(spans: jax.Array, indices: jax.Array) -> jax.Array:
+def frames_at(spans: jax.Array, indices: jax.Array) -> jax.Array:
     """The frames of each span at `indices`, int [B, T]: [B, H, W, T]."""
     return jax.vmap(lambda span, places: jnp.take(span, places, axis=-1))(spans, indices)
 
@@ -62,8 +62,8 @@ def cut_windows(
     stride = jnp.asarray(strides)[choice]
     room = span - (length - 1) * stride  # starts
     offset = jnp.minimum((_uniform(where, batch) * room).astype(jnp.int32), room - 1)
-    consecutive = taken(spans, window_indices(offset, jnp.ones_like(stride), length))
-    return consecutive, taken(spans, window_indices(offset, stride, length))
+    consecutive = frames_at(spans, window_indices(offset, jnp.ones_like(stride), length))
+    return consecutive, frames_at(spans, window_indices(offset, stride, length))
 
 
 def differences(windows: jax.Array, how: Difference) -> jax.Array:

@@ -39,7 +39,7 @@ def ranks_left_out(
         return None
     score, ranks = jax.jit(method.score), []
     for index in range(len(few.images)):
-        rest, one = (pipeline.taken(few, at) for at in _without(len(few.images), index))
+        rest, one = (pipeline.images_at(few, at) for at in _without(len(few.images), index))
         folder = os.path.join(workdir, "leave_one_out", str(index))
         others = facts._replace(labelled_digest=digest(rest.paths, rest.sums))
         train_networks(config, others, folder, splits._replace(labelled=rest))

@@ -41,7 +41,7 @@ def asked(labelled: str, kind: str = "") -> Asked:
     number, folder = (int(text), "") if text.isdecimal() else (0, os.path.expanduser(text))
     if kind and not number:
         raise ValueError(
-            f"data.labelled_kind={kind!r} is for images that are taken from the test set: set "
+            f"data.labelled_kind={kind!r} is not used where no test images are labelled: set "
             "data.labelled to a number, or leave the kind out"
         )
     return Asked(number, folder, kind)

@@ -405,7 +405,7 @@ def _warn_of_missing_masks(images: Images, *, expected: bool) -> None:
 def _split(images: Decoded, seed: int, share: float, test: bool, defects: Asked) -> Splits:
     count, pick = len(images.train.paths), images.pick_test
     parts = sampling.split(seed, count, share, pick_test=pick)
-    train, calibration, picked = (taken(images.train, indices) for indices in parts)
+    train, calibration, picked = (images_at(images.train, indices) for indices in parts)
     tested, chosen = images.test, None
     if defects.number and test:
         tested, chosen = _apart(images.test, seed, defects)
@@ -417,7 +417,7 @@ def _apart(test: Images, seed: int, defects: Asked) -> tuple[Images, Images]:
     """The test images without those that are labelled, and these."""
     names = labelled.choose_labelled(seed, test.paths, test.defects, defects.number, defects.kind)
     mine = np.isin(np.array(test.paths, object), np.array(names, object))
-    return taken(test, np.flatnonzero(~mine)), taken(test, np.flatnonzero(mine))
+    return images_at(test, np.flatnonzero(~mine)), images_at(test, np.flatnonzero(mine))
 
 
 def _with_good(bad: Images, good: Images) -> Images:
@@ -441,7 +441,7 @@ def _joined(bad: np.ndarray | Rows, good: np.ndarray | Rows) -> np.ndarray | Row
     return np.concatenate([bad, good])
 
 
-def taken(images: Images, indices: np.ndarray) -> Images:
+def images_at(images: Images, indices: np.ndarray) -> Images:
     """The images at the indices, int [M]."""
     all_images = images.images
     return Images(

@@ -21,7 +21,8 @@ FREE = (
 )
 
 
-LABELLED_FIELDS = ("data.labelled", "data.labelled_kind", "data.labelled_digest")
+# Of `data`, where claim holds the facts, too.
+LABELLED_FIELDS = tuple(f"data.{name}" for name in ("labelled", "labelled_kind", "labelled_digest"))
 
 
 def free_of(config: ConfigDict, method: Method) -> tuple[str, ...]:

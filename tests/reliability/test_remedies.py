@@ -21,7 +21,7 @@ from trees import good_ones, make_product, make_tree, picture, save
 
 import commands
 from commands import inputs
-from configs import ae_ssim, ama, fanogan, glad, restorer, restorer_head, ssae
+from configs import ae_ssim, ama, ensemble, fanogan, few_shot, glad, restorer, restorer_head, ssae
 from data import demo, pipeline
 from data.scan import CATEGORIES
 from engine import parallel
@@ -79,7 +79,7 @@ def unknown_names(text, fields, flags, modes):
 
 
 def test_what_a_message_names_is_there():
-    modules = ssae, ae_ssim, ama, fanogan, glad, restorer, restorer_head
+    modules = ssae, ae_ssim, ama, ensemble, fanogan, few_shot, glad, restorer, restorer_head
     fields = set().union(*(paths_of(each.get_config("mine").to_dict()) for each in modules))
     definitions = [
         node.args

@@ -13,7 +13,7 @@ FRAME_AUROCS = {
     "micro_smoothed": "micro, smoothed",
     "micro_causal": "micro, smoothed causally",
 }
-"""The AUROCs of frames, as evaluation.clips.frame_metrics names them -> what people read."""
+"""The AUROCs of frames, by the names that evaluation/clips.py gives them -> what people read."""
 
 
 class Errors(NamedTuple):

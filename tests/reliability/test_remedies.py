@@ -21,7 +21,18 @@ from trees import good_ones, make_product, make_tree, picture, save
 
 import commands
 from commands import inputs
-from configs import ae_ssim, ama, ensemble, fanogan, few_shot, glad, restorer, restorer_head, ssae
+from configs import (
+    ae_ssim,
+    ama,
+    ensemble,
+    fanogan,
+    few_shot,
+    glad,
+    restorer,
+    restorer_head,
+    ssae,
+    video,
+)
 from data import demo, pipeline
 from data.scan import CATEGORIES
 from engine import parallel
@@ -29,7 +40,7 @@ from engine import parallel
 ROOT = Path(__file__).parents[2]
 PACKAGES = (
     *("ae_jax", "commands", "contrario_jax", "data", "deploy", "engine", "evaluation"),
-    *("fanogan_jax", "few_shot_jax", "diffusion_jax", "report", "storage", "main.py"),
+    *("fanogan_jax", "few_shot_jax", "diffusion_jax", "video_jax", "report", "storage", "main.py"),
 )
 
 # absl's own, and those of MVTec AD's evaluation script, whose command evaluation/official.py says.
@@ -79,7 +90,7 @@ def unknown_names(text, fields, flags, modes):
 
 
 def test_what_a_message_names_is_there():
-    modules = ssae, ae_ssim, ama, ensemble, fanogan, few_shot, glad, restorer, restorer_head
+    modules = ssae, ae_ssim, ama, ensemble, fanogan, few_shot, glad, restorer, restorer_head, video
     fields = set().union(*(paths_of(each.get_config("mine").to_dict()) for each in modules))
     definitions = [
         node.args

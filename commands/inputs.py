@@ -121,6 +121,15 @@ def of_clips(config: ConfigDict) -> bool:
     return "clips" in config
 
 
+def refuse_clips(config: ConfigDict, mode: str) -> None:
+    """Raises ValueError where a run is of clips, and the mode decides on single images."""
+    if of_clips(config):
+        raise ValueError(
+            f"{mode} is for images, and {config.name} is a method for clips: --mode=predict "
+            "decides on clips, and --mode=evaluate sets the threshold"
+        )
+
+
 def clip_settings(config: ConfigDict, reading: Reading) -> clips.ClipSettings:
     """How the config reads and cuts clips.
 

@@ -14,7 +14,7 @@ from data import new_clips, photos
 from data.images import hardly_seen, white_level_line
 from data.photos import Photo
 from deploy import prediction
-from deploy.clip_decisions import INTERVALS, write_clip_decisions
+from deploy.clip_decisions import INTERVALS, watch_clips, write_clip_decisions
 from deploy.prediction import Prediction
 from engine import brightness, startup
 from evaluation.drift import drift_of
@@ -37,11 +37,7 @@ def restore_scorer(workdir: str | os.PathLike[str]) -> Callable[[_Picture], Pred
       ValueError, OSError: the workdir is not trained to its end or has no threshold.json.
     """
     detector = restore_detector(whole_path(workdir))
-    if inputs.of_clips(detector.config):
-        raise ValueError(
-            f"{workdir} is a run of clips, and an image is no clip: use python main.py "
-            "--mode=predict"
-        )
+    inputs.refuse_clips(detector.config, "restore_scorer")
     scorer, image_size = detector.scorer(), detector.config.data.image_size
     reading = inputs.reading_of(detector.config, detector.facts)
 
@@ -120,7 +116,7 @@ def _predict_clips(detector: Detector, pattern: str, output: str) -> int:
     paths = [frame.path for frame in frames]
     batch_size = min(_BATCH, len(frames))
     done = prediction.rows_done(output, paths, detector.threshold, batch_size)
-    counts, _ = prediction.predict_all(  # frames are not exchangeable: nothing to watch
+    counts, _ = prediction.predict_all(  # what it has watched is frames, not clips
         detector.scorer(),
         (
             [new_clips.photo_of(frame) for frame in frames[start : start + batch_size]]
@@ -132,10 +128,14 @@ def _predict_clips(detector: Detector, pattern: str, output: str) -> int:
         done=done,
         total=len(frames),
     )
-    alarmed, clips = write_clip_decisions(output, prediction.rows_of(output))
+    rows = prediction.rows_of(output)
+    alarmed, clips = write_clip_decisions(output, rows)
     named = ", ".join(f"{counts[name]} {name}" for name in prediction.DECISIONS)
     print(f"{counts.total()} frames: {named}")
     print(f"{clips} clips: {alarmed} with a frame above the threshold")
+    watch = watch_clips(rows, detector.threshold)
+    for sentence in drift_of(watch, detector.threshold).sentences if watch.parts else ():
+        print(f"Watch, of which a part is a clip: {sentence}")
     print(
         f"Rows: {os.path.join(output, PREDICTIONS[0])}; "
         f"intervals: {os.path.join(output, INTERVALS)}"

@@ -47,6 +47,7 @@ def recalibrate(workdir: str | os.PathLike[str], pattern: str) -> None:
     workdir = whole_path(workdir)
     with held(workdir):
         detector = restore_detector(workdir)
+        inputs.refuse_clips(detector.config, "--mode=recalibrate")
         paths = photos.find(pattern)
         require_count(len(paths), len(paths))
         _refuse_trained(workdir, paths)

@@ -114,6 +114,7 @@ def served_workdir(workdir: str) -> ServedModel:
     """
     detector = restore_detector(workdir)
     config = detector.config
+    inputs.refuse_clips(config, "--mode=serve")
     card = f"# {config.name}: {config.data.category}\n"
     results = os.path.join(workdir, RESULTS_FILE)
     if os.path.exists(results):

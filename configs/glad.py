@@ -2,7 +2,7 @@
 
 python main.py --config=configs/glad.py:bottle --config.data.root=DIR --workdir=W
 
-A U-Net of 21 million parameters learns to take noise and foreign patches out of images of 128 px. A
+A U-Net of 13 million parameters learns to take noise and foreign patches out of images of 128 px. A
 test image is noised to the level that it needs, repaired from there down, and fused with itself
 where nothing is wrong; docs/methods/glad.md says what is GLAD's. No run at this size has been made
 yet; configs/glad_small.py is for CPUs.

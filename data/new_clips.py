@@ -88,4 +88,4 @@ def photo_of(frame: NewFrame) -> Photo:
     if frame.windows is None:
         return Photo(frame.path, None, None, (0, 0), frame.reason)
     shown = np.asarray(frame.windows.shown()[frame.place])
-    return Photo(frame.path, frame.windows[frame.place], shown, frame.size, "")
+    return Photo(frame.path, frame.windows[frame.place], shown, frame.size, "", of_clip=True)

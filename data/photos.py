@@ -47,6 +47,8 @@ class Photo(NamedTuple):
     size: tuple[int, int]  # height, width, as a person sees it; (0, 0) where unreadable
     # One line without the path: why it could not be read, or what is odd about it; else ''.
     reason: str
+    # Whether the pixels are a window of a clip, uint8 [H, W, T], and `shown` its frame, as large.
+    of_clip: bool = False
 
 
 def find(pattern: str) -> list[str]:

@@ -18,11 +18,15 @@ from PIL import Image
 from data.windows import clip_slices
 from deploy.prediction import DEFECTIVE, UNREADABLE
 from evaluation.clips import intervals_above
+from evaluation.drift import Watch, observe, start_watch
+from evaluation.quality import Quality
+from evaluation.threshold import Threshold
 from report.over_time import framed, write_video
 from storage.files import as_text, write_text
 
 INTERVALS = "intervals.csv"
 VIDEOS = "videos"
+_UNKNOWN = Quality(0.0, 0.0, 0.0)  # which no watch looks at where none was calibrated
 _COLUMNS = ("clip", "first", "last", "frames", "peak", "peak_score")
 
 
@@ -52,6 +56,22 @@ def write_clip_decisions(output: str, rows: Sequence[Mapping[str, Any]]) -> tupl
         write_video(folder, f"{number:04d}_{name}", _pictures(output, mine))
     write_text(os.path.join(output, INTERVALS), text.getvalue())
     return alarmed, len(slices)
+
+
+def watch_clips(rows: Sequence[Mapping[str, Any]], threshold: Threshold) -> Watch:
+    """The watch over whole clips, each by its highest score, as the threshold was calibrated.
+
+    Frames are not exchangeable, so that bets on them would prove nothing. Nothing is known of the
+    photos of calibration clips.
+    """
+    watch = start_watch(threshold)
+    for place in clip_slices([row["path"] for row in rows]).values():
+        scores = [row["score"] for row in rows[place] if row["decision"] != UNREADABLE]
+        if scores:
+            highest = max(scores)
+            alarm = highest > threshold.threshold
+            watch = observe(watch, highest, _UNKNOWN, defective=alarm)
+    return watch
 
 
 def _stretches(clip: str, rows: Sequence[Mapping[str, Any]]) -> Iterator[list[Any]]:

@@ -67,7 +67,7 @@ class Prediction(NamedTuple):
     map: np.ndarray | None = None  # float32 [S, S]
     log10_nfa: float | None = None  # of the region: how many are expected so unusual by chance
     marked: np.ndarray | None = None  # bool, as large as the file; with `map`
-    quality: Quality | None = None  # of the photo, where it is readable
+    quality: Quality | None = None  # of the photo, where it is readable and no window of a clip
     reason: str = ""
 
 
@@ -111,7 +111,7 @@ def _decide(
         return Prediction(photo.path, UNREADABLE, threshold.threshold, reason=reason)
     score = float(score)  # the threshold has more digits than float32 holds
     mask, nfa = _marked(values, small_nfa, photo.size, threshold)
-    assert photo.pixels is not None
+    assert photo.pixels is not None and photo.shown is not None
     region = largest_region(mask)
     return Prediction(
         photo.path,
@@ -123,7 +123,7 @@ def _decide(
         map=values,
         log10_nfa=None if region is None or nfa is None else _least(nfa, region),
         marked=mask,
-        quality=quality_of(photo.pixels),
+        quality=quality_of(photo.shown if photo.of_clip else photo.pixels),
         reason=photo.reason,
     )
 
@@ -202,8 +202,12 @@ def predict_all(
 
 
 def watch_row(watch: Watch, row: Mapping[str, Any]) -> Watch:
-    """The watch after the part that a row is of; of one that is unreadable nothing is known."""
-    if row["decision"] == UNREADABLE:
+    """The watch after the part that a row is of.
+
+    Of one that is unreadable nothing is known; frames of clips, as like as neighbours are, are not
+    watched.
+    """
+    if row["decision"] == UNREADABLE or row[Quality._fields[0]] is None:
         return watch._replace(parts=watch.parts + 1)
     quality = Quality(*(row[name] for name in Quality._fields))
     return observe(watch, row["score"], quality, defective=row["decision"] == DEFECTIVE)

@@ -55,7 +55,13 @@ def read_export(folder: str) -> ServedModel:
     if missing:
         raise ValueError(f"{where / SUMS} names no {min(missing)}: {_AGAIN}")
     config, facts = read_config(folder), read_facts(folder)
+    if "clips" in config:
+        raise ValueError(
+            f"{folder} decides on clips, and --mode=serve on images: use its README.md"
+        )
     threshold, _ = read_threshold_file(str(where / THRESHOLD_FILE), _AGAIN)
+    if threshold.clip_frames:
+        raise ValueError(f"{folder} decides on clips, and an image is no clip: name another export")
     form = forms.read_stablehlo(where)
 
     def scorer(pixels: np.ndarray) -> Score:

@@ -265,7 +265,7 @@ def _nothing(watch: Watch, threshold: Threshold, numbers: Mapping[str, float]) -
             f"{seen}: there is some evidence of a change in {name} "
             f"({numbers[name]:.2g}; the alarm is at {ALARM:g})."
         )
-    if not watch.photos:
+    if not watch.photos and not threshold.clip_frames:  # photos of clips are not calibrated
         text += " The photos are not watched: this threshold was set by an earlier version."
     return text
 

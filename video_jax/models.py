@@ -6,6 +6,7 @@ import flax.linen as nn
 import jax
 
 from engine.convolution import Conv, ConvTranspose
+from engine.folding import folded, unfolded
 from engine.parallel import BatchNorm
 
 leaky_relu = partial(nn.leaky_relu, negative_slope=0.2)
@@ -45,7 +46,7 @@ class WindowAutoencoder(nn.Module):
         same = partial(Conv, kernel_size=(3, 3), padding=1)
         down = partial(Conv, kernel_size=(4, 4), strides=2, padding=1, use_bias=False)
         up = partial(ConvTranspose, kernel_size=(4, 4), strides=2, padding=1, use_bias=False)
-        x = fold_pixels(windows, self.fold)
+        x = folded(windows, self.fold)
         channels = x.shape[-1]
         first, *deeper = self.features
         x = leaky_relu(norm()(same(first, use_bias=False)(x)))
@@ -56,7 +57,7 @@ class WindowAutoencoder(nn.Module):
             x = leaky_relu(norm()(same(features, use_bias=False)(x)))
         for features in reversed(self.features[:-1]):
             x = leaky_relu(norm()(up(features)(x)))
-        return unfold_pixels(same(channels)(x), self.fold)
+        return unfolded(same(channels)(x), self.fold)
 
     @property
     def multiple(self) -> int:
@@ -71,21 +72,3 @@ def require_sides(sides: tuple[int, ...], multiple: int) -> None:
             below, above = side // multiple * multiple, -(-side // multiple) * multiple
             near = f"{below} or {above}" if below else f"{above}"
             raise ValueError(f"{name}={side} is no multiple of {multiple}: choose {near}")
-
-
-def fold_pixels(x: jax.Array, by: int) -> jax.Array:
-    """Blocks of `by` x `by` pixels as channels: [B, H, W, C] -> [B, H/by, W/by, by^2 C]."""
-    batch, height, width, channels = x.shape
-    blocks = x.reshape(batch, height // by, by, width // by, by, channels)
-    return blocks.transpose(0, 1, 3, 2, 4, 5).reshape(
-        batch, height // by, width // by, by * by * channels
-    )
-
-
-def unfold_pixels(x: jax.Array, by: int) -> jax.Array:
-    """The inverse of `fold_pixels`."""
-    batch, height, width, channels = x.shape
-    blocks = x.reshape(batch, height, width, by, by, channels // by**2)
-    return blocks.transpose(0, 1, 3, 2, 4, 5).reshape(
-        batch, height * by, width * by, channels // by**2
-    )

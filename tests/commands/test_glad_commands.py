@@ -1,4 +1,4 @@
-"""GLAD's runs: trained, tuned, evaluated with the chain in the report, exported."""
+"""GLAD's runs: trained, tuned, evaluated with the chain in the report."""
 
 import json
 
@@ -9,20 +9,44 @@ from conftest import make_parts, shrink
 import commands
 from configs import glad
 from configs.workdir import get_config
-from deploy import forms
 from engine import checkpoint
 
-pytestmark = pytest.mark.slow  # the chain takes long to compile
+OWN = """
+import flax.linen as nn
+import jax.numpy as jnp
+
+
+class Dot(nn.Module):
+    @nn.compact
+    def __call__(self, noised, ratio):
+        return nn.Dense(3)(noised)
+
+
+def bright_square(textures):
+    def corrupt(rng, images):
+        mask = jnp.zeros(images.shape[:3]).at[:, 2:6, 2:6].set(1)
+        return jnp.where(mask[..., None] > 0, 0.9, images), mask
+
+    return corrupt
+"""
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    """The results and the workdir of a tiny run, which tests that write leave as it is."""
+    """The results and the workdir of a tiny run with a network and a corruption of one's own."""
     root = make_parts(tmp_path_factory.mktemp("parts"))
+    own = tmp_path_factory.mktemp("own")
+    (own / "my_denoiser.py").write_text(OWN)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(own)
+        yield _trained(root)
+
+
+def _trained(root):
     config = shrink(glad.get_config("nut"))
     config.data.update(root=str(root), prepared=str(root / "prepared"), calibration=0.3)
-    config.denoiser.features = (8,)
-    config.corruption.max_patches = 1
+    config.denoiser = {"fn": "my_denoiser:Dot"}
+    config.corruption = {"fn": "my_denoiser:bright_square"}
     config.tuning.update(
         starts=(40,), steps=(2,), noise_draws=(1,), residuals=("squared",), smoothing=(1.0,)
     )
@@ -45,15 +69,6 @@ def test_the_report_shows_the_chain_of_a_good_and_a_bad_image(finished):
     _, workdir = finished
     assert (workdir / "report/chains.png").stat().st_size > 1000
     assert "How an image is repaired" in (workdir / "report/index.html").read_text()
-
-
-def test_an_export_scores_as_the_run_does(finished, tmp_path):
-    _, workdir = finished
-    commands.export(str(workdir), str(tmp_path / "exported"))
-    detector = commands.restore_scorer(str(workdir))
-    pixels = np.random.default_rng(0).integers(0, 256, (3, 16, 16, 3)).astype(np.uint8)
-    scores, *_ = forms.read_stablehlo(tmp_path / "exported")(pixels)
-    assert scores == pytest.approx([detector(image).score for image in pixels], rel=1e-3)
 
 
 def test_tuning_measures_calibration_images_and_promises_no_rate(finished):

@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 import commands
+from commands.serve import served_workdir
 from configs import video
 from data.clip_demo import generate_clips
 from deploy.forms import read_stablehlo
@@ -93,10 +94,11 @@ def test_a_run_that_was_cut_off_ends_with_the_same_networks(run, tmp_path):
     assert root.is_dir()
 
 
-def test_new_clips_get_the_scores_of_the_evaluation_and_intervals(run, tmp_path):
+def test_new_clips_get_the_scores_of_the_evaluation_and_intervals(run, tmp_path, capsys):
     root, workdir, _ = run
     output = tmp_path / "out"
     assert commands.predict(str(workdir), str(root / "belt/testing/frames"), str(output)) == 0
+    assert "Watch, of which a part is a clip" in capsys.readouterr().out
     rows, wanted = rows_of(output / "predictions.csv"), rows_of(workdir / "scores.csv")
     assert [Path(row["path"]).parts[-2:] for row in rows] == [
         Path(row["path"]).parts[-2:] for row in wanted
@@ -165,11 +167,17 @@ def test_what_is_done_to_images_alone_is_refused(run, tmp_path, field, value):
         commands.train(config, str(tmp_path / "run"))
 
 
-def test_a_scorer_of_images_and_tuning_are_refused_in_one_line(run):
-    with pytest.raises(ValueError, match="--mode=predict"):
-        commands.restore_scorer(str(run[1]))
+def test_what_decides_on_images_is_refused_in_one_line(run):
+    root, workdir, config = run
+    for refused in (
+        lambda: commands.restore_scorer(str(workdir)),
+        lambda: served_workdir(str(workdir)),
+        lambda: commands.recalibrate(str(workdir), str(root / "belt/training/frames/000")),
+    ):
+        with pytest.raises(ValueError, match="is for images.*--mode=predict decides on clips"):
+            refused()
     with pytest.raises(ValueError, match="leaves nothing to tune"):
-        commands.tune(run[2], str(run[1]))
+        commands.tune(config, str(workdir))
 
 
 @pytest.mark.slow

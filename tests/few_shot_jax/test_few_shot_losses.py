@@ -202,7 +202,7 @@ def test_a_step_on_eight_devices_is_that_on_one(kind):
         return jax.device_get((new.variables, metrics))
 
     one, eight = trained(1), trained(8)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, 1e-4, 3e-5), one, eight)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=3e-5), one, eight)
     moved = jax.tree.map(lambda a, b: np.abs(a - b).max(), one[0], variables)
     assert max(jax.tree.leaves(moved)) > 1e-3  # and not for want of a step
 

@@ -10,7 +10,7 @@ from configs import video
 from engine import parallel
 from engine.method import require_score
 from video_jax import build
-from video_jax.models import WindowAutoencoder, fold_pixels, unfold_pixels
+from video_jax.models import WindowAutoencoder
 from video_jax.pseudo import Difference
 from video_jax.score import mean_of_largest, residual_maps, standardised, usual_scale
 
@@ -48,14 +48,6 @@ class Identity:
 class Zero(Identity):
     def apply(self, variables, windows, **options):
         return super().apply(variables, jnp.zeros_like(windows), **options)
-
-
-def test_folding_is_undone_by_unfolding():
-    x = np.arange(2 * 4 * 6 * 3, dtype=np.float32).reshape(2, 4, 6, 3)
-    folded = fold_pixels(x, 2)
-    assert folded.shape == (2, 2, 3, 12)
-    np.testing.assert_array_equal(folded[0, 0, 0], x[0, :2, :2].ravel())
-    np.testing.assert_array_equal(unfold_pixels(folded, 2), x)
 
 
 def test_a_network_gives_what_has_the_shape_of_its_input():

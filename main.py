@@ -58,10 +58,7 @@ _WORKDIR = flags.DEFINE_string(
 _MODE = flags.DEFINE_enum(
     "mode",
     "train",
-    [
-        *("train", "evaluate", "predict", "export", "tune", "compare", "check", "serve"),
-        "recalibrate",
-    ],
+    ["train", "evaluate", "predict", "export", "tune", "compare", "check", "serve", "recalibrate"],
     "train: train, or go on training, then evaluate. evaluate: set the threshold and score the "
     "test images again with the networks in the workdir. predict: decide on --images and write "
     "rows, heat maps and masks into --output; exit code 2 if some could not be read. export: write "

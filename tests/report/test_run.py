@@ -353,7 +353,7 @@ def test_a_row_of_metrics_is_shown_everywhere(tmp_path, monkeypatch):
     assert header[-3:] == ["AU-PRO", "up to a false-positive rate of", "half a pixel"]
     assert ["own one", "0.25"] in page.rows and ["own none", "–"] in page.rows
     trial = model_card.Trial(5, {}, 0.0)
-    options = {"image_size": SIDE, "trial": trial, "without_onnx": "", "files": []}
+    options = {"shape": (SIDE, SIDE, 3), "trial": trial, "without_onnx": "", "files": []}
     card = model_card.card_text(results | {"own": own}, [], **options).splitlines()
     assert card.count(f"| image lowest | {value:.3f} |") == 1
     assert "| pixel half | 0.500 |" in card

@@ -11,6 +11,7 @@ from PIL import Image
 from trees import oriented, picture, save
 
 from data import images, photos, pipeline
+from data.photos import Photo
 
 SIZE = 16
 
@@ -179,7 +180,7 @@ def test_whatever_is_wrong_is_a_reason(tmp_path, monkeypatch):
         ("x" * 300, "File name too long"),
     ):
         path = str(tmp_path / name)
-        assert photos.read_photo(path, SIZE) == (path, None, None, (0, 0), reason)
+        assert photos.read_photo(path, SIZE) == Photo(path, None, None, (0, 0), reason)
     path = str(save(tmp_path / "x.png", picture(0)))
 
     def fail(error):

@@ -403,7 +403,7 @@ def test_pixels_are_scaled_as_in_training():
 
 def test_the_model_card():
     trial = model_card.Trial(5, {forms.STABLEHLO: 1e-7}, 2e-7)
-    fields = {"image_size": 16, "trial": trial}
+    fields = {"shape": (16, 16, 3), "trial": trial}
     card = model_card.card_text(
         ABOUT, ["One.", "Two."], without_onnx="", files=["x.json"], **fields
     )

@@ -3,12 +3,12 @@
 import csv
 import json
 import os
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from data.photos import Photo
 from deploy import prediction
 from engine.method import Score
 from evaluation import threshold
@@ -34,11 +34,11 @@ def photo(path, bright=(), size=(SIDE, SIDE)):
     for row, column in bright:
         pixels[row, column] = 255
     shown = np.asarray(Image.fromarray(pixels).resize(size[::-1]))
-    return SimpleNamespace(path=path, pixels=pixels, shown=shown, size=size, reason="")
+    return Photo(path, pixels, shown, size, "")
 
 
 def unreadable(path, reason="not a readable image"):
-    return SimpleNamespace(path=path, pixels=None, shown=None, size=(0, 0), reason=reason)
+    return Photo(path, None, None, (0, 0), reason)
 
 
 def rows(folder):

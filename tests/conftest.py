@@ -3,6 +3,7 @@
 The environment is set before JAX starts; pytest imports this file first.
 """
 
+import importlib.util
 import os
 import runpy
 import tempfile
@@ -144,15 +145,23 @@ def config() -> ConfigDict:
 
 
 # The large residual networks take as long to compile as all others.
-_SLOW = [
-    pytest.param(each, marks=pytest.mark.slow) if each is fanogan_resnet else each for each in ALL
+_LONG = [
+    pytest.param(each, marks=pytest.mark.long) if each is fanogan_resnet else each for each in ALL
 ]
 
 
-@pytest.fixture(params=_SLOW, ids=lambda module: module.__name__)
+@pytest.fixture(params=_LONG, ids=lambda module: module.__name__)
 def any_config(request) -> ConfigDict:
     """Each config of the project, shrunk."""
     return shrink(request.param.get_config())
+
+
+@pytest.fixture
+def no_onnx(monkeypatch):
+    """As if jax2onnx were not installed."""
+    find = importlib.util.find_spec
+    hide = lambda name, *args: None if name == "jax2onnx" else find(name, *args)  # noqa: E731
+    monkeypatch.setattr(importlib.util, "find_spec", hide)
 
 
 @pytest.fixture(scope="session")

@@ -92,7 +92,6 @@ def test_two_runs_as_one_evaluate_and_predict(root, run, tmp_path):
     photo = root / "nut/test/dent/0.png"
     said = commands.restore_scorer(joined)(str(photo)), commands.restore_scorer(workdir)(str(photo))
     assert said[0].decision == said[1].decision
-    commands.export(joined, tmp_path / "exported")
     with pytest.raises(ValueError, match="an ensemble is not trained"):
         commands.train(config, tmp_path / "trained")
     config.members.few_shot = joined
@@ -104,6 +103,15 @@ def test_two_runs_as_one_evaluate_and_predict(root, run, tmp_path):
     config.members.few_shot = str(other)
     with pytest.raises(ValueError, match="were trained on other good images"):
         commands.evaluate(config, tmp_path / "other")
+
+
+@pytest.mark.long
+def test_two_runs_as_one_are_exported(root, run, tmp_path):
+    config = ensemble.get_config("nut")
+    config.members.update(unsupervised=run[0], few_shot=run[0])
+    commands.evaluate(config, str(tmp_path / "joined"))
+    commands.export(tmp_path / "joined", tmp_path / "exported")  # which compares decisions
+    assert (tmp_path / "exported" / "model.stablehlo").exists()
 
 
 def test_nothing_to_learn_from_and_nothing_to_leave_out(root, tmp_path):

@@ -126,8 +126,8 @@ def test_a_clip_that_is_too_short_is_reported_at_its_frames(run, tmp_path):
     assert rows[3]["decision"] != "unreadable"
 
 
-@pytest.mark.slow  # it is tried as ONNX too
-def test_an_export_is_a_function_of_a_window(run, tmp_path):
+@pytest.mark.slow
+def test_an_export_is_a_function_of_a_window(run, tmp_path, no_onnx):
     root, workdir, _ = run
     commands.export(str(workdir), str(tmp_path / "export"))
     form = read_stablehlo(tmp_path / "export")

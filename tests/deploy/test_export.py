@@ -113,14 +113,6 @@ def check_alone(name, output, pixels, scores, threshold, where):
         assert decision == ("defective" if scores[index] > threshold else "good")
 
 
-@pytest.fixture
-def no_onnx(monkeypatch):
-    """As if jax2onnx were not installed."""
-    find = importlib.util.find_spec
-    hide = lambda name, *args: None if name == "jax2onnx" else find(name, *args)  # noqa: E731
-    monkeypatch.setattr(importlib.util, "find_spec", hide)
-
-
 @pytest.mark.promise("R14", "exported StableHLO scores as the networks, no decision flips")
 def test_each_config_as_stablehlo(any_config, tmp_path, no_onnx):
     """Images larger than a window and smaller ones, one network and three."""

@@ -76,7 +76,9 @@ def assert_close(results, most):
 
 
 @pytest.mark.promise("R16")
-@pytest.mark.parametrize("method", ["f-AnoGAN", "SSAE", pytest.param("AE", marks=pytest.mark.long)])
+@pytest.mark.parametrize(
+    "method", ["f-AnoGAN", *(pytest.param(name, marks=pytest.mark.long) for name in ("AE", "SSAE"))]
+)
 def test_sgd_on_eight_devices_is_that_on_one(method, images, tries):
     config = with_sgd(small(method))
     for stage, state in states(make(config.method, config, 16)):

@@ -57,7 +57,7 @@ def saved(workdir, stage):
 
 @pytest.mark.promise("R2")
 @pytest.mark.parametrize("times", _MANY)
-@pytest.mark.parametrize("stage", ["gan", "encoder"])
+@pytest.mark.parametrize("stage", ["gan", pytest.param("encoder", marks=pytest.mark.long)])
 def test_in_training(root, unbroken, tmp_path, stage, times, tries):
     rng = random.Random(0)
     for index in range(times):

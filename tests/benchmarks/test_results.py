@@ -169,7 +169,7 @@ def test_two_commands_share_a_table_and_a_third_finds_nothing_to_do(tmp_path):
     assert (output / "compare.html").exists()
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_time_that_is_up_leaves_a_run_that_goes_on(tmp_path):
     root, output = make_parts(tmp_path / "parts"), tmp_path / "out"
     config = own_config(tmp_path / "own.py", small(root, 10**6))

@@ -8,7 +8,7 @@ Every score takes the network, the side of its input in pixels as `window`, and 
 the report shows both, whichever of them is the score.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -20,6 +20,7 @@ import numpy as np
 from ae_jax.losses import Residual, reconstruct
 from ae_jax.models import Output
 from engine import residuals
+from engine.map_score import of_map
 from engine.method import Score, ScoreFn, Variables
 
 RULES = ("max", "top", "sum")
@@ -137,22 +138,6 @@ def anomaly_map(name: str, images: jax.Array, output: Output) -> jax.Array:
         raise ValueError(f"score.map {name!r} needs a head, and the network has none: 'residual'")
     probability = jax.nn.sigmoid(output.logits)
     return probability if name == "head" else jnp.sqrt(residual) * probability
-
-
-def of_map(residual_map: jax.Array, smoothing: float, tops: Mapping[str, float]) -> Score:
-    """A score of a residual map [B, H, W], smoothed by `smoothing` pixels.
-
-    Its terms are the map's 'max' and 'sum', and by the names in `tops` the mean of the largest of
-    its values, such a share of them. The image score is the maximum.
-    """
-    smooth = residuals.smooth(residual_map, smoothing)
-    pixels = smooth.reshape(smooth.shape[0], -1)
-    counts = {name: max(1, round(share * pixels.shape[1])) for name, share in tops.items()}
-    largest, _ = jax.lax.top_k(pixels, max(counts.values(), default=1))
-    terms = {name: jnp.mean(largest[:, :count], axis=1) for name, count in counts.items()}
-    return Score(
-        largest[:, 0], smooth, {"max": largest[:, 0], **terms, "sum": jnp.sum(pixels, axis=1)}
-    )
 
 
 def window_starts(side: int, window: int, stride: int) -> list[int]:

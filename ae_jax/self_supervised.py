@@ -14,15 +14,15 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
 from ae_jax.corruption import CorruptFn
 from ae_jax.head import Restorer
 from ae_jax.losses import over_images, reconstruct, region_means
 from ae_jax.method import require_fitting, steps_of
-from ae_jax.score import anomaly_map, of_map
+from ae_jax.score import anomaly_map
 from engine import residuals
 from engine.make import make
+from engine.map_score import of_map
 from engine.method import (
     Method,
     Metrics,
@@ -35,7 +35,9 @@ from engine.method import (
     average,
     descend,
     init_state,
+    refuse_batch,
 )
+from engine.optimizer import scheduled_optimizer
 
 _PREVIEW = 64  # corrupted images in the picture of them
 _PREVIEW_SIDE = 128  # pixels
@@ -83,12 +85,6 @@ def build(config: Any, num_train: int, textures: np.ndarray | None = None) -> Me
 def corruption_of(section: Any, textures: np.ndarray | None) -> CorruptFn:
     """What a section `corruption` names, with the user's textures, uint8 [T, S, S, 3]."""
     return make({name: value for name, value in section.items() if name != "textures"}, textures)
-
-
-def _refuse_batch(corrupt: CorruptFn, batch_size: int, side: int) -> None:
-    """Raises, without computing, what `corrupt` raises of so many images of `side` pixels."""
-    images = jax.ShapeDtypeStruct((batch_size, side, side, 3), jnp.float32)
-    jax.eval_shape(corrupt, jax.eval_shape(lambda: jax.random.key(0)), images)
 
 
 def _averaged(variables: Variables) -> Variables:
@@ -141,7 +137,7 @@ def _trained(
     num_steps = steps_of(section, num_train)
     optimizer = scheduled_optimizer(section, num_steps)
     loss = make(section.loss, network, corrupt)
-    _refuse_batch(corrupt, section.batch_size, side)
+    refuse_batch(corrupt, section.batch_size, side)
 
     def init(rng: jax.Array, variables: Variables) -> TrainState:
         networks = start(rng, variables)
@@ -210,17 +206,6 @@ def _tuning(
         scores=scores,
         score=score_with,
     )
-
-
-def scheduled_optimizer(section: Any, num_steps: int) -> optax.GradientTransformation:
-    """Clipped gradients, and a cosine schedule with warm-up over all steps."""
-    if not 0 <= section.schedule.warmup_steps < num_steps:
-        raise ValueError(
-            f"training.schedule.warmup_steps {section.schedule.warmup_steps} must be less than the "
-            f"{num_steps} steps of training"
-        )
-    schedule = optax.warmup_cosine_decay_schedule(**section.schedule, decay_steps=num_steps)
-    return optax.chain(optax.clip_by_global_norm(section.clip), make(section.optimizer, schedule))
 
 
 def checks(

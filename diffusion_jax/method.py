@@ -26,13 +26,13 @@ from diffusion_jax.score import (
     in_turns,
     limits_of,
     measured_limits,
-    of_residual,
     probe,
     repaired_draws,
     residual_map,
 )
 from engine import parallel
 from engine.make import make
+from engine.map_score import of_map
 from engine.method import (
     ChainFn,
     Method,
@@ -48,6 +48,7 @@ from engine.method import (
     first_line,
     init_state,
     num_updates,
+    refuse_batch,
     refuse_size,
     shapes_of,
 )
@@ -74,7 +75,7 @@ def build(config: Any, num_train: int, textures: np.ndarray | None = None) -> Me
     denoiser = Denoiser(network, make(config.diffusion), make(config.noise))
     fields = {name: value for name, value in config.corruption.items() if name != "textures"}
     corrupt: Corrupt = make(fields, textures)
-    _refuse_batch(corrupt, section.batch_size, side)
+    refuse_batch(corrupt, section.batch_size, side)
     course = _course(config.score)
     highest = section.loss.get("levels", (len(denoiser.schedule) - 1,))[-1]
     if course.start > highest:
@@ -109,12 +110,6 @@ def _problem(network: nn.Module, side: int) -> str:
     except (ZeroDivisionError, TypeError, ValueError) as error:
         return f"{type(network).__name__} does not take images of {side} px ({first_line(error)})"
     return ""
-
-
-def _refuse_batch(corrupt: Corrupt, batch_size: int, side: int) -> None:
-    """Raises, without computing, what `corrupt` raises of so many images of `side` pixels."""
-    images = jax.ShapeDtypeStruct((batch_size, side, side, 3), jnp.float32)
-    jax.eval_shape(corrupt, jax.eval_shape(lambda: jax.random.key(0)), images)
 
 
 def _course(section: Mapping[str, Any]) -> Course:
@@ -296,7 +291,7 @@ def _tuning(
 
     def scores(variables: Variables, images: jax.Array) -> tuple[Score, ...]:
         maps = in_turns(partial(maps_of, variables), images)
-        return tuple(of_residual(each, sigma, tops) for each in maps for sigma in section.smoothing)
+        return tuple(of_map(each, sigma, tops) for each in maps for sigma in section.smoothing)
 
     def measured(variables: Variables, images: jax.Array) -> Tuning:
         def of(way: tuple[int, int]) -> Limits:

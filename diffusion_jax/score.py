@@ -4,7 +4,7 @@ Images are [B, H, W, C] in [-1, 1]. Noise is drawn from fixed keys, one draw for
 image's score depends on nothing but the image and the network.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -17,6 +17,7 @@ from diffusion_jax.chain import Chain, Limits, repair_chain, switched, tried_res
 from diffusion_jax.noise import NoiseFn
 from diffusion_jax.schedule import Schedule, levels_of, refuse_above
 from engine import residuals
+from engine.map_score import of_map
 from engine.method import Score, ScoreFn, Variables
 
 RULES = ("max", "top", "sum")
@@ -157,22 +158,6 @@ def in_turns(function: Callable[[jax.Array], Any], images: jax.Array) -> Any:
     return jax.tree.map(lambda each: each.reshape(-1, *each.shape[2:])[:count], results)
 
 
-def of_residual(maps: jax.Array, smoothing: float, tops: Mapping[str, float]) -> Score:
-    """A score of residual maps [B, H, W], smoothed by `smoothing` pixels.
-
-    Its terms are the map's 'max' and 'sum', and by the names in `tops` the mean of the largest of
-    its values, such a share of them. The image score is the maximum.
-    """
-    smooth = residuals.smooth(maps, smoothing)
-    pixels = smooth.reshape(smooth.shape[0], -1)
-    counts = {name: max(1, round(share * pixels.shape[1])) for name, share in tops.items()}
-    largest, _ = jax.lax.top_k(pixels, max(counts.values(), default=1))
-    terms = {name: jnp.mean(largest[:, :count], axis=1) for name, count in counts.items()}
-    return Score(
-        largest[:, 0], smooth, {"max": largest[:, 0], **terms, "sum": jnp.sum(pixels, axis=1)}
-    )
-
-
 def limits_of(triples: Sequence[Sequence[float]], variables: Variables) -> Limits:
     """Those of the config's `score.limits`, or, where there are none, what training measured."""
     if not triples:
@@ -242,7 +227,7 @@ def glad(
             return maps.mean(0), chains.repaired.mean(0), chains.level.mean(0)
 
         maps, repaired, level = in_turns(of, images)
-        scored = of_residual(maps, smoothing, {"top": top})
+        scored = of_map(maps, smoothing, {"top": top})
         terms = {**scored.terms, "level": level}
         return scored._replace(image=terms[image_score], terms=terms, reconstruction=repaired)
 

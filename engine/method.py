@@ -168,6 +168,16 @@ def require_score(method: Method, shape: tuple[int, ...]) -> None:
     jax.eval_shape(method.score, variables, images)
 
 
+def refuse_batch(
+    corrupt: Callable[[jax.Array, jax.Array], tuple[jax.Array, jax.Array]],
+    batch_size: int,
+    side: int,
+) -> None:
+    """Raises, without computing, what `corrupt` raises of so many images of `side` pixels."""
+    images = jax.ShapeDtypeStruct((batch_size, side, side, 3), jnp.float32)
+    jax.eval_shape(corrupt, jax.eval_shape(lambda: jax.random.key(0)), images)
+
+
 def init_state(
     variables: Variables, optimizers: Mapping[str, optax.GradientTransformation]
 ) -> TrainState:

@@ -20,7 +20,6 @@ from ae_jax.self_supervised import (
     autoencoder_stage,
     corruption_of,
     preview,
-    scheduled_optimizer,
 )
 from engine.make import make
 from engine.method import (
@@ -35,6 +34,7 @@ from engine.method import (
     refuse_size,
     shapes_of,
 )
+from engine.optimizer import scheduled_optimizer
 from few_shot_jax.losses import SeeFn
 from few_shot_jax.models import Places, enlarged
 

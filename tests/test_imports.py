@@ -32,6 +32,8 @@ METHOD_MAY = {
     "engine.folding",
     "engine.foreground",
     "engine.nfa",
+    "engine.map_score",
+    "engine.optimizer",
 }
 # What is imported in one place alone.
 PLACES = {

@@ -12,7 +12,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import optax
 
 from engine import parallel
 from engine.make import make
@@ -27,6 +26,7 @@ from engine.method import (
     descend,
     init_state,
 )
+from engine.optimizer import scheduled_optimizer
 from video_jax.pseudo import Difference, Pseudo, PseudoFn, moved, seen
 from video_jax.score import BRANCHES, Networks, branch_input, residual_maps
 
@@ -98,7 +98,7 @@ def _branch_stage(
 ) -> Stage:
     section = config.training
     steps = _positive(section[f"{branch}_steps"], f"training.{branch}_steps")
-    optimizer = _optimizer(section, steps)
+    optimizer = scheduled_optimizer(section, steps)
     step = partial(descend, restoration(network, branch, pseudo), optimizer, branch)
     length = config.clips.frames
 
@@ -178,14 +178,3 @@ def _positive(steps: int, name: str) -> int:
     if steps < 1:
         raise ValueError(f"{name}={steps} is no step: choose 1 or more")
     return steps
-
-
-def _optimizer(section: Any, num_steps: int) -> optax.GradientTransformation:
-    """Clipped gradients, and a cosine schedule with warm-up over all steps."""
-    if not 0 <= section.schedule.warmup_steps < num_steps:
-        raise ValueError(
-            f"training.schedule.warmup_steps {section.schedule.warmup_steps} must be less than the "
-            f"{num_steps} steps of training"
-        )
-    schedule = optax.warmup_cosine_decay_schedule(**section.schedule, decay_steps=num_steps)
-    return optax.chain(optax.clip_by_global_norm(section.clip), make(section.optimizer, schedule))

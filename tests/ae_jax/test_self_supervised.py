@@ -15,10 +15,12 @@ from ae_jax import self_supervised
 from ae_jax.losses import region_means
 from ae_jax.losses import self_supervised as loss_of
 from ae_jax.models import Output
-from ae_jax.score import of_map, restored
+from ae_jax.score import restored
 from configs import ssae
 from engine import parallel
+from engine.map_score import of_map
 from engine.method import TrainState, average
+from engine.optimizer import scheduled_optimizer
 
 VALUE = 0.8  # of a corrupted pixel
 
@@ -371,7 +373,7 @@ def plain_steps(small, norm, *, clip):
     small.training.optimizer = dict(fn="optax:sgd")
     small.training.clip = clip
     small.training.schedule = dict(init_value=0.0, peak_value=0.4, warmup_steps=4, end_value=0.1)
-    optimizer = self_supervised.scheduled_optimizer(small.training, 12)
+    optimizer = scheduled_optimizer(small.training, 12)
     gradients = {"a": jnp.full(1, 3.0 * norm / 5), "b": jnp.full(1, 4.0 * norm / 5)}
     state, taken = optimizer.init(gradients), []
     for _ in range(13):

@@ -207,10 +207,10 @@ def test_statistics_are_the_mean_over_the_steps(method, spans):
 
 
 def test_the_optimiser_is_clipped_adam_with_a_warm_up():
-    from video_jax.method import _optimizer
+    from engine.optimizer import scheduled_optimizer
 
     config = tiny()
-    optimizer = _optimizer(config.training, 10)
+    optimizer = scheduled_optimizer(config.training, 10)
     params = {"w": jnp.ones(3)}
     state = optimizer.init(params)
     updates, _ = optimizer.update({"w": jnp.full(3, 1e3)}, state, params)
@@ -218,4 +218,4 @@ def test_the_optimiser_is_clipped_adam_with_a_warm_up():
     assert not np.asarray(moved - 1).any()  # the warm-up begins at 0
     config.training.schedule.warmup_steps = 10
     with pytest.raises(ValueError, match="must be less than the 10 steps"):
-        _optimizer(config.training, 10)
+        scheduled_optimizer(config.training, 10)

@@ -263,9 +263,10 @@ def marks_statement(marks: Marks) -> list[str]:
     ]
     if marks.conformal:
         sentences.append(
-            "That is clearly more, so the assumptions about chance do not hold here. Marked are "
-            "instead pixels less probable than those of nearly all held-out good images, so that no "
-            "larger a share of new good parts has a mark than may be called defective."
+            "That is clearly more, so the assumptions about chance do not hold here. Pixels are "
+            "marked instead if they are less probable than those of nearly all held-out good "
+            "images, so that no larger a share of new good parts has a mark than may be called "
+            "defective."
         )
     if background.usual:
         sentences.append(

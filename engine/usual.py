@@ -119,18 +119,20 @@ def place_tuning(
     Args:
       section: the config's `tuning`, of which `normalise` counts.
       score_with: as `Tuning.score`.
-      rules: as `Tuning.rules`.
+      rules: as `Tuning.rules`; what a rule gives may be a term of the score, by its name.
       usual: of the map; () before it is measured.
     """
     settings, constants = by_place([{}], section.normalise, usual)
 
     def scores(variables: Variables, images: jax.Array) -> tuple[Score, ...]:
         def of(fields: Mapping[str, Any]) -> Score:
-            each = {
-                name: score_with({**fields, **rules[name]})(variables, images) for name in rules
+            scored = score_with(fields)(variables, images)
+            terms = {
+                name: score_with({**fields, **rule})(variables, images).image
+                for name, rule in rules.items()
+                if name not in scored.terms
             }
-            terms = {name: score.image for name, score in each.items()}
-            return Score(*next(iter(each.values()))[:2], terms)
+            return Score(scored.image, scored.map, {**scored.terms, **terms})
 
         return tuple(of({**a, **b}) for a, b in zip(settings, constants, strict=True))
 

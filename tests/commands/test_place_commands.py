@@ -9,6 +9,7 @@ from configs import ae_l2, fanogan
 from configs.workdir import get_config
 
 
+@pytest.mark.slow
 def test_what_is_usual_is_measured_chosen_and_used(tmp_path):
     config = shrink(ae_l2.get_config("nut"))
     config.data.update(

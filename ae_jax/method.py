@@ -1,5 +1,6 @@
 """An autoencoder as a method: one stage, one network."""
 
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -7,10 +8,11 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from ae_jax.losses import reconstruct
-from ae_jax.score import window_starts
+from ae_jax.score import WHOLE_RULES, window_starts
 from engine.make import make
 from engine.method import (
     Method,
+    ScoreFn,
     Stage,
     descend,
     first_line,
@@ -19,6 +21,7 @@ from engine.method import (
     refuse_size,
     shapes_of,
 )
+from engine.usual import place_tuning
 
 
 def build(config: Any, num_train: int) -> Method:
@@ -37,7 +40,14 @@ def build(config: Any, num_train: int) -> Method:
     if "stride" in config.score:
         window_starts(config.data.image_size, side, config.score.stride)
     stage = _stage(config, num_train, network, side)
-    return Method(stages=(stage,), score=make(config.score, network, side))
+
+    def score_with(fields: Mapping[str, Any]) -> ScoreFn:
+        score: ScoreFn = make({**config.score, **fields}, network, side)
+        return score
+
+    rules = {name: {"image_score": name} for name in WHOLE_RULES}
+    tuning = place_tuning(config.tuning, score_with, rules) if "tuning" in config else None
+    return Method(stages=(stage,), score=score_with({}), tuning=tuning)
 
 
 def require_fitting(network: nn.Module, side: int) -> None:

@@ -22,6 +22,7 @@ from ae_jax.models import Output
 from engine import residuals
 from engine.map_score import of_map
 from engine.method import Score, ScoreFn, Variables
+from engine.usual import Cells, over_usual, required_usual
 
 RULES = ("max", "top", "sum")
 """What `score.image_score` may be."""
@@ -30,30 +31,36 @@ MAPS = ("residual", "head", "product")
 """What `score.map` may be."""
 
 
+WHOLE_RULES = ("mean", "max")
+"""What `score.image_score` of the scores of reconstructions may be."""
+
+
 def mean_squared(network: nn.Module, window: int, **options: Any) -> ScoreFn:
     """Image score: mean squared residual; map: squared residual, summed over channels."""
-    return _score(network, window, residuals.squared, "mean", summed=True, **options)
+    return _score(network, window, residuals.squared, True, **{"image_score": "mean", **options})
 
 
 def max_squared(network: nn.Module, window: int, **options: Any) -> ScoreFn:
     """Image score: largest squared residual of a pixel; map: squared, summed over channels."""
-    return _score(network, window, residuals.squared, "max", summed=True, **options)
+    return _score(network, window, residuals.squared, True, **{"image_score": "max", **options})
 
 
 def max_dssim(network: nn.Module, window: int, **options: Any) -> ScoreFn:
     """Image score: the map's maximum; map: 1 - SSIM, mean over channels."""
-    return _score(network, window, residuals.dssim, "max", summed=False, **options)
+    return _score(network, window, residuals.dssim, False, **{"image_score": "max", **options})
 
 
 def _score(
     network: nn.Module,
     window: int,
     residual: Residual,
-    image_score: str,
-    *,
     summed: bool,
+    *,
+    image_score: str,
     stride: int = 32,
     smoothing: float = 0.0,
+    normalise: str = "none",
+    usual: Cells = (),
 ) -> ScoreFn:
     """A score from a residual map.
 
@@ -61,11 +68,22 @@ def _score(
       network: an autoencoder, which gives an `ae_jax.models.Output`.
       window: side of the network's input.
       residual: of images and reconstructions.
-      image_score: 'mean' or 'max' of the residual map.
       summed: whether the anomaly map is the residual summed over channels, or their mean.
+      image_score: 'mean' or 'max' of the residual map.
       stride: pixels between two windows, where the images are larger than one.
       smoothing: standard deviation, in pixels, of the Gaussian that smooths the residual map.
+      normalise: 'pixel': the residual map is divided by what is `usual` of the anomaly map at each
+        place, which is ours; 'none': it is not.
+      usual: as engine/usual.py has it.
+
+    Raises:
+      ValueError: another image score, or as `engine.usual.required_usual`.
     """
+    if image_score not in WHOLE_RULES:
+        raise ValueError(
+            f"score.image_score {image_score!r} must be one of {', '.join(WHOLE_RULES)}"
+        )
+    places = required_usual(normalise, usual)
 
     def of_window(variables: Variables, images: jax.Array) -> tuple[jax.Array, jax.Array]:
         output, _ = reconstruct(network, variables, images, train=False)
@@ -74,7 +92,7 @@ def _score(
     def score(variables: Variables, images: jax.Array) -> Score:
         values = by_windows(partial(of_window, variables), images, window, stride)
         residual_map, reconstructions = values
-        residual_map = residuals.smooth(residual_map, smoothing)
+        residual_map = over_usual(residuals.smooth(residual_map, smoothing), places)
         terms = {"mean": jnp.mean(residual_map, (1, 2)), "max": jnp.max(residual_map, (1, 2))}
         channels = images.shape[-1] if summed else 1
         return Score(terms[image_score], channels * residual_map, terms, reconstructions)
@@ -89,6 +107,8 @@ def restored(
     smoothing: float = 4.0,
     image_score: str = "max",
     top: float = 0.01,
+    normalise: str = "none",
+    usual: Cells = (),
 ) -> ScoreFn:
     """Of a network that takes whole images: a map of what it makes of them, smoothed.
 
@@ -100,19 +120,22 @@ def restored(
       smoothing: standard deviation of the Gaussian, in pixels; 0: none.
       image_score: 'max' or 'sum' of the map, or 'top', the mean of its largest values.
       top: the share of the pixels that these are.
+      normalise: 'pixel': the map is divided by what is `usual` at each place, which is ours.
+      usual: as engine/usual.py has it.
 
     Raises:
-      ValueError: another image score, or a share out of (0, 1].
+      ValueError: another image score, a share out of (0, 1], or as `engine.usual.required_usual`.
     """
     if image_score not in RULES or not 0 < top <= 1:
         raise ValueError(
             f"score.image_score {image_score!r} must be one of {', '.join(RULES)}, and score.top "
             f"{top} in (0, 1]"
         )
+    places = required_usual(normalise, usual)
 
     def score(variables: Variables, images: jax.Array) -> Score:
         output, _ = reconstruct(network, variables, images, train=False)
-        scored = of_map(anomaly_map(map, images, output), smoothing, {"top": top})
+        scored = of_map(anomaly_map(map, images, output), smoothing, {"top": top}, places)
         return scored._replace(
             image=scored.terms[image_score], reconstruction=output.reconstructions
         )

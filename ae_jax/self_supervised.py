@@ -6,7 +6,7 @@ normalisation's averages, and what scores. With a head (ae_jax/head.py) both lea
 stage, or the head alone in a second one, as 'head' and 'averaged_head'.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -38,6 +38,7 @@ from engine.method import (
     refuse_batch,
 )
 from engine.optimizer import scheduled_optimizer
+from engine.usual import Cells, by_place, measured_usual
 
 _PREVIEW = 64  # corrupted images in the picture of them
 _PREVIEW_SIDE = 128  # pixels
@@ -178,33 +179,56 @@ def _pictures(
 
 
 def _tuning(
-    section: Any, network: nn.Module, score_with: Callable[[Mapping[str, Any]], ScoreFn]
+    section: Any,
+    network: nn.Module,
+    score_with: Callable[[Mapping[str, Any]], ScoreFn],
+    usual: Sequence[Cells] = (),
 ) -> Tuning:
-    """Each smoothing, each image score; defects as in training, but single, small and faint."""
-    tops = {f"top {share}": share for share in section.tops}
-    settings: list[dict[str, Any]] = [{"smoothing": sigma} for sigma in section.smoothing]
-    if "maps" in section:
-        settings = [{"map": name, **fields} for name in section.maps for fields in settings]
+    """Each map and smoothing, over what is `usual` of it or not, and each image score.
 
-    def scores(variables: Variables, images: jax.Array) -> tuple[Score, ...]:
+    Where the config names a corruption, defects are as in training, but single, small and faint.
+    """
+    tops = {f"top {share}": share for share in section.tops}
+    kinds: list[dict[str, Any]] = [{"smoothing": sigma} for sigma in section.smoothing]
+    if "maps" in section:
+        kinds = [{"map": name, **fields} for name in section.maps for fields in kinds]
+    settings, constants = by_place(kinds, section.get("normalise", ("none",)), usual)
+
+    def scores_of(
+        fields_of_each: Sequence[Mapping[str, Any]], variables: Variables, images: jax.Array
+    ) -> tuple[Score, ...]:
         output, _ = reconstruct(network, _averaged(variables), images, train=False)
-        names = {fields.get("map", "residual") for fields in settings}
+        names = {fields.get("map", "residual") for fields in fields_of_each}
         maps = {name: anomaly_map(name, images, output) for name in sorted(names)}
         return tuple(
-            of_map(maps[fields.get("map", "residual")], fields["smoothing"], tops)
-            for fields in settings
+            of_map(
+                maps[fields.get("map", "residual")],
+                fields["smoothing"],
+                tops,
+                fields.get("usual", ()),
+            )
+            for fields in fields_of_each
         )
+
+    def maps_of(variables: Variables, images: jax.Array) -> list[jax.Array]:
+        return [score.map for score in scores_of(kinds, variables, images)]
+
+    def measured(variables: Variables, images: jax.Array, training: jax.Array) -> Tuning:
+        del images
+        return _tuning(section, network, score_with, measured_usual(maps_of, variables, training))
 
     return Tuning(
         corrupt=make(section.corruption, None) if "corruption" in section else None,
-        settings=tuple(settings),
+        settings=settings,
         rules={
             "max": {"image_score": "max"},
             **{name: {"image_score": "top", "top": share} for name, share in tops.items()},
             "sum": {"image_score": "sum"},
         },
-        scores=scores,
+        scores=partial(scores_of, [{**a, **b} for a, b in zip(settings, constants, strict=True)]),
         score=score_with,
+        measured=measured if "pixel" in section.get("normalise", ()) else None,
+        constants=constants,
     )
 
 

@@ -86,7 +86,7 @@ def run_of(workdir: str) -> Run:
     calibration = splits.calibration.images
     batch = next(pipeline.eval_batches(calibration, len(calibration)))
     variables, method = jax.device_put(networks.variables), networks.method
-    known = method.tuning.measured(variables, batch).settings
+    known = method.tuning.measured(variables, batch, batch).settings
     limits = {(fields["start"], fields["steps"]): fields["limits"] for fields in known}
     scores = {way: _score(method, way, limits[way.start, way.steps]) for way in ways}
     return Run(variables, splits, scores)
@@ -140,7 +140,7 @@ def on_made_up(run: Run) -> dict[str, dict[str, float]]:
     batch = next(pipeline.eval_batches(calibration, len(calibration)))
     settings = tuple(way._asdict() for way in ways)
     tuning = Tuning(None, settings, {"own": {}}, scores, lambda fields: run.scores[ways[0]])
-    found = rank_candidates({"own": run.variables}, tuning, batch, draws=1)
+    found = rank_candidates({"own": run.variables}, {"own": tuning}, batch, draws=1)
     names = ("image AUROC", "pixel AUROC", "pixel AP")
     return {ways[each.setting].name: dict(zip(names, each.mean(), strict=True)) for each in found}
 

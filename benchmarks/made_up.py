@@ -34,8 +34,8 @@ def judged(workdir: str, draws: int) -> Candidate:
         raise SystemExit(f"{workdir}: no images are held out: train with data.calibration > 0")
     batch = next(pipeline.eval_batches(images, len(images)))
     variables = jax.device_put(networks.variables)
-    alone = rank_candidates({workdir: variables}, as_tuning(networks.method), batch, draws=draws)
-    return alone[0]
+    tunings = {workdir: as_tuning(networks.method)}
+    return rank_candidates({workdir: variables}, tunings, batch, draws=draws)[0]
 
 
 def as_tuning(method: Method) -> Tuning:

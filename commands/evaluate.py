@@ -239,8 +239,9 @@ def _about(config: ConfigDict, splits: pipeline.Splits, networks: RunNetworks) -
         parts = {"train": splits.train, "calibration": splits.calibration, "test": splits.test}
         clips = {f"{name}_clips": _held(part, True) for name, part in parts.items()}
         about["counts"] = {**about["counts"], **clips}
+    chosen = {name: value for name, value in networks.origin["score"].items() if name != "usual"}
     optional = {
-        "score": networks.origin["score"],
+        "score": chosen,  # tuning.json has the thousand numbers that say what is usual
         "checks": theory_checks(networks.method, networks.variables, batch),
     }
     return about | {name: values for name, values in optional.items() if values}

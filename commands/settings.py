@@ -116,6 +116,7 @@ _TEXT = Rule("a text in one line", lambda value: isinstance(value, str) and "\0"
 _MAPS = _one_of("residual", "head", "product")
 _PLACES = _one_of("features", "pixels")
 _RESIDUALS = _one_of("squared", "absolute", "structure")
+_NORMALISATION = _one_of("none", "pixel")
 _LEVEL, _COUNT = _whole(0, 10**4), _whole(1, 10**4)
 
 # By the last name of a field, or, where that means two things, by the last two.
@@ -208,7 +209,8 @@ RULES: Mapping[str, Rule] = {
     "stride": _whole(1, 2**14),
     "smoothing": _number(0, 1e3),
     "map": _MAPS,
-    "image_score": _one_of("max", "top", "sum"),
+    "image_score": _one_of("max", "top", "sum", "mean", "A"),
+    "normalise": _NORMALISATION,
     "top": _SOME,
     "two_sided": _FLAG,
     "mean": _WEIGHT,
@@ -229,6 +231,7 @@ RULES: Mapping[str, Rule] = {
     "tuning.maps_of": _each(_PLACES),
     "tuning.sides": _each(_one_of("one", "two")),
     "tuning.tops": _each(_SOME),
+    "tuning.normalise": _each(_NORMALISATION),
     "tuning.draws": _COUNT,
     "tuning.starts": _each(_LEVEL),
     "tuning.steps": _each(_whole(1, 1000)),

@@ -3,6 +3,7 @@
 import os
 from typing import Any
 
+import numpy as np
 from ml_collections import ConfigDict, FrozenConfigDict
 
 from commands import inputs
@@ -17,6 +18,7 @@ from commands.runs import (
 )
 from data import pipeline
 from engine import parallel
+from engine.usual import MOST
 from engine.workdir import Facts
 from evaluation import tuning
 from evaluation.scoring import restore
@@ -38,7 +40,7 @@ def tune(config: ConfigDict, workdir: str | os.PathLike[str]) -> dict[str, Any]:
     if "tuning" not in config:
         raise ValueError(
             f"{config.name} leaves nothing to tune: --mode=tune is for configs/restorer.py, "
-            "configs/ssae.py, configs/ama.py and configs/glad.py"
+            "configs/ssae.py, configs/fanogan.py, configs/ae.py, configs/ama.py and configs/glad.py"
         )
     trained_facts(workdir)  # where nothing was trained, nothing is written
     with held(workdir):
@@ -63,9 +65,13 @@ def _tune(config: FrozenConfigDict, workdir: str) -> dict[str, Any]:
     }
     count = len(splits.calibration.images)
     images = next(pipeline.eval_batches(splits.calibration.images, count))
-    choices = method.tuning
-    if choices.measured:  # of the run's own network: others are trained for no such method
-        choices = choices.measured(next(iter(networks.values())), images)
+    few = np.linspace(0, len(splits.train.images) - 1, MOST).astype(int)  # of all, evenly
+    training = next(pipeline.eval_batches(splits.train.images[np.unique(few)], MOST))
+    measured = method.tuning.measured
+    choices = {
+        name: measured(variables, images, training) if measured else method.tuning
+        for name, variables in networks.items()
+    }
     ranked = tuning.rank_candidates(networks, choices, images, draws=config.tuning.draws)
     why = (
         "smallest regret: how far it is behind what finds a kind of made-up defect best, by the "

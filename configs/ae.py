@@ -38,7 +38,17 @@ def get_config(category: str = "bottle") -> ConfigDict:
         loss=dict(fn="ae_jax.losses:l2", latent_norm_weight=0.0, sspcab_weight=0.1),
         optimizer=dict(fn="optax:adam", learning_rate=1e-3),
     )
-    config.score = dict(fn="ae_jax.score:mean_squared", stride=32, smoothing=0.0)
+    config.score = dict(
+        fn="ae_jax.score:mean_squared",
+        stride=32,  # pixels from window to window, where images are larger than the network's
+        smoothing=0.0,  # pixels
+        normalise="none",  # or, by --mode=tune, 'pixel'
+    )
+    # What --mode=tune chooses among, by held-out normal images with made-up defects.
+    config.tuning = dict(
+        normalise=("none", "pixel"),  # of the map: as it is, over what is usual at each place
+        draws=1,  # of defects, for each image
+    )
     config.every = dict(log=20, save=100, pictures=100)  # steps
 
     if category == "demo":

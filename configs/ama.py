@@ -72,6 +72,7 @@ def get_config(category: str = "bottle") -> ConfigDict:
         maps_of=("features", "pixels"),
         smoothing=(0.0, 1.0, 2.0),
         sides=("one", "two"),
+        normalise=("none", "pixel"),  # of the map: as it is, over what is usual at each place
         draws=1,
     )
     config.every = dict(log=20, save=200, pictures=200)  # steps

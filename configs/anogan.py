@@ -24,6 +24,7 @@ def get_config(category: str = "bottle") -> ConfigDict:
     config.name = "AnoGAN"
     config.method = dict(fn="fanogan_jax:build_anogan")
     del config.encoder, config.encoding
+    del config.tuning  # a search for each of many made-up defects would take too long
     config.score = dict(
         fn="fanogan_jax.score:latent_search",
         num_steps=50 if category == "demo" else 300,

@@ -43,7 +43,17 @@ def get_config(category: str = "bottle") -> ConfigDict:
         loss=dict(fn="fanogan_jax.losses:izi_f"),  # or :izi, :ziz
         optimizer=dict(adam),
     )
-    config.score = dict(fn="fanogan_jax.score:residual", kappa=1.0)
+    config.score = dict(
+        fn="fanogan_jax.score:residual",
+        kappa=1.0,
+        image_score="A",  # or 'top', the mean of the largest hundredth of the map
+        normalise="none",  # or, by --mode=tune, 'pixel'
+    )
+    # What --mode=tune chooses among, by held-out normal images with made-up defects.
+    config.tuning = dict(
+        normalise=("none", "pixel"),  # of the map: as it is, over what is usual at each place
+        draws=1,  # of defects, for each image
+    )
     config.every = dict(log=20, save=200, pictures=200)  # steps
 
     if category == "demo":

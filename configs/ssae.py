@@ -78,6 +78,7 @@ def get_config(category: str = "bottle") -> ConfigDict:
         corrupted_weights=(0.1, 0.9),  # besides training.loss's; a network is trained for each
         smoothing=(0.0, 1.0, 2.0, 3.0, 4.0, 6.0, 8.0),
         tops=(0.001, 0.01, 0.05),
+        normalise=("none", "pixel"),  # of the map: as it is, over what is usual at each place
         draws=8,  # of defects, for each image
         corruption=dict(
             fn="ae_jax.corruption:patches",

@@ -19,14 +19,13 @@ from data.windows import clip_slices
 from deploy.prediction import DEFECTIVE, UNREADABLE
 from evaluation.clips import intervals_above
 from evaluation.drift import Watch, observe, start_watch
-from evaluation.quality import Quality
+from evaluation.quality import Quality, mean_quality
 from evaluation.threshold import Threshold
 from report.over_time import framed, write_video
 from storage.files import as_text, write_text
 
 INTERVALS = "intervals.csv"
 VIDEOS = "videos"
-_UNKNOWN = Quality(0.0, 0.0, 0.0)  # which no watch looks at where none was calibrated
 _COLUMNS = ("clip", "first", "last", "frames", "peak", "peak_score")
 
 
@@ -61,16 +60,17 @@ def write_clip_decisions(output: str, rows: Sequence[Mapping[str, Any]]) -> tupl
 def watch_clips(rows: Sequence[Mapping[str, Any]], threshold: Threshold) -> Watch:
     """The watch over whole clips, each by its highest score, as the threshold was calibrated.
 
-    Frames are not exchangeable, so that bets on them would prove nothing. Nothing is known of the
-    photos of calibration clips.
+    And by what its frames are like, on average. Frames are not exchangeable, so that bets on them
+    would prove nothing.
     """
     watch = start_watch(threshold)
     for place in clip_slices([row["path"] for row in rows]).values():
-        scores = [row["score"] for row in rows[place] if row["decision"] != UNREADABLE]
-        if scores:
-            highest = max(scores)
+        mine = [row for row in rows[place] if row["decision"] != UNREADABLE]
+        if mine:
+            highest = max(row["score"] for row in mine)
+            frames = [Quality(*(row[name] for name in Quality._fields)) for row in mine]
             alarm = highest > threshold.threshold
-            watch = observe(watch, highest, _UNKNOWN, defective=alarm)
+            watch = observe(watch, highest, mean_quality(frames), defective=alarm)
     return watch
 
 

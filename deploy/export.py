@@ -127,7 +127,7 @@ def _write_forms(
     marks: Marks | None,
 ) -> str:
     """Writes all forms of the score; why there is no ONNX, or ''."""
-    score = forms.scoring(method, marks and marks.background)
+    score = forms.scoring(method, variables, marks and marks.background)
     weights = forms.write_weights(folder, score, variables, shape)
     exported = forms.write_stablehlo(folder, score, weights, shape)
     loops = "stablehlo.while" in exported.mlir_module()

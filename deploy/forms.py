@@ -43,14 +43,20 @@ OUTPUTS = ("score", "map", "log10_nfa")
 """What the forms give, in this order; the last where the run has marks."""
 
 
-def scoring(method: Method, background: Background | None = None) -> Scoring:
+def scoring(method: Method, variables: Variables, background: Background | None = None) -> Scoring:
     """The method's score as a function of what a file holds and a decoder gives.
 
-    With a background of good maps, the number of false alarms of each pixel too.
+    With a background of good maps, the number of false alarms of each pixel too. The file may lack
+    networks of `variables` on which neither score nor map depends; zeros are in their place.
     """
+    shapes = jax.eval_shape(lambda: flatten_dict(variables, sep="/"))
 
     def score(weights: Weights, images: jax.Array) -> dict[str, jax.Array]:
-        result = method.score(unflatten_dict(weights, sep="/"), scaled(images))
+        flat = {
+            name: weights[name] if name in weights else jnp.zeros(shape.shape, shape.dtype)
+            for name, shape in shapes.items()
+        }
+        result = method.score(unflatten_dict(flat, sep="/"), scaled(images))
         values = {"score": result.image, "map": result.map}
         if background:
             values["log10_nfa"] = log_nfa(jnp.asarray(result.map), background)

@@ -293,7 +293,9 @@ def _tuning(
         maps = in_turns(partial(maps_of, variables), images)
         return tuple(of_map(each, sigma, tops) for each in maps for sigma in section.smoothing)
 
-    def measured(variables: Variables, images: jax.Array) -> Tuning:
+    def measured(variables: Variables, images: jax.Array, training: jax.Array) -> Tuning:
+        del training
+
         def of(way: tuple[int, int]) -> Limits:
             mine = course._replace(start=way[0], steps=way[1], draws=most)
             return Limits(*jax.jit(partial(measured_limits, denoiser, mine))(variables, images))

@@ -111,9 +111,9 @@ def _tuning(tuning: Tuning, target: float, score_of: Callable[[ScoreFn], ScoreFn
     def score(fields: Mapping[str, Any]) -> ScoreFn:
         return score_of(tuning.score(fields))
 
-    def of_images(measured: Callable[[Variables, jax.Array], Tuning]) -> Any:
-        return lambda variables, images: _tuning(
-            measured(variables, corrected(images, target)), target, score_of
+    def of_images(measured: Callable[[Variables, jax.Array, jax.Array], Tuning]) -> Any:
+        return lambda variables, *images: _tuning(
+            measured(variables, *(corrected(each, target) for each in images)), target, score_of
         )
 
     measured = tuning.measured and of_images(tuning.measured)

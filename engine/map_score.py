@@ -7,15 +7,18 @@ import jax.numpy as jnp
 
 from engine import residuals
 from engine.method import Score
+from engine.usual import Cells, over_usual
 
 
-def of_map(residual_map: jax.Array, smoothing: float, tops: Mapping[str, float]) -> Score:
-    """A score of a residual map [B, H, W], smoothed by `smoothing` pixels.
+def of_map(
+    residual_map: jax.Array, smoothing: float, tops: Mapping[str, float], usual: Cells = ()
+) -> Score:
+    """A score of a residual map [B, H, W], smoothed by `smoothing` pixels, over the `usual`.
 
     Its terms are the map's 'max' and 'sum', and by the names in `tops` the mean of the largest of
     its values, such a share of them. The image score is the maximum.
     """
-    smooth = residuals.smooth(residual_map, smoothing)
+    smooth = over_usual(residuals.smooth(residual_map, smoothing), usual)
     pixels = smooth.reshape(smooth.shape[0], -1)
     counts = {name: max(1, round(share * pixels.shape[1])) for name, share in tops.items()}
     largest, _ = jax.lax.top_k(pixels, max(counts.values(), default=1))

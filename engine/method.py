@@ -95,9 +95,13 @@ class Tuning(NamedTuple):
     """(variables, images) -> the score of each of the settings, whose terms are named as rules."""
     score: Callable[[Mapping[str, Any]], ScoreFn]
     """fields of the section `score` that were chosen -> the method's score with them."""
-    measured: Callable[[Variables, jax.Array], "Tuning"] | None = None
-    """(variables, calibration images [B, H, W, C]) -> the same choices, whose rules and scores have
-    what was measured of these images, such as the mean of their scores; None: it is not needed."""
+    measured: Callable[[Variables, jax.Array, jax.Array], "Tuning"] | None = None
+    """(variables, calibration images [B, H, W, C], some training images) -> the same choices, whose
+    rules and scores have what was measured of these images, such as the mean of their scores; None:
+    it is not needed."""
+    constants: tuple[Mapping[str, Any], ...] = ()
+    """Further fields of each of the settings: measured, not chosen, such as what is usual at each
+    place. () where there are none."""
 
 
 ChainFn = Callable[[Variables, jax.Array], Mapping[str, jax.Array]]

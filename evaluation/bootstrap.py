@@ -48,6 +48,23 @@ def resamples(labels: np.ndarray, count: int = RESAMPLES) -> np.ndarray:
     return weights
 
 
+def clip_resamples(
+    labels: np.ndarray, clips: Sequence[slice], count: int = RESAMPLES
+) -> np.ndarray:
+    """`resamples` of frames, of which whole clips are drawn: neighbouring frames are nearly alike.
+
+    Clips with an abnormal frame and those without keep their numbers; frames do not.
+
+    Args:
+      labels: int [N], 1 = abnormal.
+      clips: where each clip's frames lie; together all of them, in order.
+      count: number of resamples.
+    """
+    of_clips = np.array([labels[place].max() for place in clips])
+    lengths = [place.stop - place.start for place in clips]
+    return np.repeat(resamples(of_clips, count), lengths, axis=1)
+
+
 def image_counts(labels: np.ndarray, scores: np.ndarray) -> Counts:
     """Counts of int labels [N] and float scores [N] with every distinct score as a threshold."""
     labels, (_, rank) = np.asarray(labels), np.unique(-np.asarray(scores), return_inverse=True)

@@ -14,6 +14,7 @@ from sklearn.metrics import roc_auc_score
 
 from data.windows import clip_slices
 from evaluation import threshold
+from evaluation.quality import mean_quality, quality_of
 from evaluation.threshold import Threshold
 from storage.rows import Stack
 
@@ -33,6 +34,13 @@ def calibrate_clips(
     maxima = np.array([scores[place].max() for place in slices])
     calibrated = threshold.calibrate(maxima, (maps[place].max(axis=0) for place in slices), rate)
     return calibrated._replace(clip_frames=max(place.stop - place.start for place in slices))
+
+
+def clip_qualities(paths: Sequence[str], pictures: Stack) -> tuple[tuple[float, ...], ...]:
+    """`qualities` of clips, uint8 frames [H, W, 3] in the order of their paths."""
+    clips = clip_slices(paths).values()
+    each = [mean_quality([quality_of(frame) for frame in pictures[place]]) for place in clips]
+    return tuple(zip(*each, strict=True))
 
 
 def clip_rates(

@@ -85,6 +85,9 @@ def evaluate_test_set(
         calibrated = clips.calibrate_clips(
             calibration.paths, normal.image, normal.map, false_alarm_rate
         )
+        pictures = scored_images(calibration, normal).images
+        quality = clips.clip_qualities(calibration.paths, pictures)
+        calibrated = calibrated._replace(quality=quality)
     # Without test images there are none of everything, and the metrics say why they are absent.
     score = jax.tree.map(itemgetter(slice(0)), normal)
     start = time.perf_counter()  # the scorer was compiled for the calibration images

@@ -12,7 +12,7 @@ are float32 [H, W], higher = more anomalous.
 import itertools
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from fractions import Fraction
 from typing import Any, NamedTuple
 
@@ -20,7 +20,7 @@ import numpy as np
 from scipy import ndimage, stats
 
 from engine.nfa import LEAST, independent_share, log_windows, window_moments
-from engine.residuals import interpolation_matrix
+from engine.usual import over_usual, usual_cells
 
 LEVELS = (0.1, 0.01, 0.001)
 """Shares of good pixels that lie above the levels."""
@@ -30,8 +30,6 @@ _KINDS = 2  # of tests, which share the false alarms
 _MOST, _FEWEST = 200, 20  # maps: more say little more of the levels, and take memory
 _MOST_PIXELS = 2**22  # of more maps than the fewest
 _TURNS = 10  # so many times some calibration images are judged by the others
-_CELLS = 32  # places along a side
-_FAINTEST = 0.25  # of the mean over places: no place counts as more quiet
 _DOUBT = 0.025  # how improbable more regions than expected must be, to count as clearly more
 
 
@@ -127,8 +125,8 @@ def fit_background(maps: np.ndarray, *, by_place: bool) -> Background:
     1/32 of the side. A level is not used where fewer than `engine.nfa.LEAST` independent values lie
     above it.
     """
-    usual = _usual(maps) if by_place else ()
-    fields = _over_usual(maps, usual)
+    usual = usual_cells(maps.mean(0)) if by_place else ()
+    fields = over_usual(maps, usual)
     side = min(fields.shape[1:])
     thresholds = np.quantile(fields, [1 - level for level in LEVELS])
     sides = tuple(dict.fromkeys(max(3, round(share * side) // 2 * 2 + 1) for share in _SHARES))
@@ -177,7 +175,7 @@ def log_nfa(maps: Any, background: Background) -> Any:
     arrays it is NumPy's, of JAX's JAX's.
     """
     xp = maps.__array_namespace__()
-    fields = _over_usual(maps, background.usual)
+    fields = over_usual(maps, background.usual)
     above = _above(fields, np.asarray(background.thresholds, np.float32))
     levels = xp.asarray(background.probabilities, dtype=np.float32)
     independent = xp.asarray(background.independent, dtype=np.float32)
@@ -200,32 +198,6 @@ def _above(fields: Any, thresholds: Any) -> Any:
     return (fields[:, None] > thresholds[None, :, None, None]).astype(np.float32)
 
 
-def _usual(maps: np.ndarray) -> tuple[tuple[float, ...], ...]:
-    """The mean over images and over each cell, but no less than a quarter of that over all."""
-    mean = maps.mean(0)
-    rows, columns = (_cell_matrix(length) for length in mean.shape)
-    cells = (rows / rows.sum(1, keepdims=True)) @ mean @ (columns / columns.sum(1, keepdims=True)).T
-    cells = np.maximum(cells, _FAINTEST * max(float(mean.mean()), 1e-12))
-    return tuple(map(tuple, np.asarray(cells, np.float64).round(9).tolist()))
-
-
-def _over_usual(maps: Any, usual: Sequence[Sequence[float]]) -> Any:
-    """The maps over what is usual at each place; as they are where nothing is said of places."""
-    if not usual:
-        return maps
-    cells = np.asarray(usual, np.float32)
-    sides = zip(maps.shape[1:], cells.shape, strict=True)
-    rows, columns = (interpolation_matrix(length, count) for length, count in sides)
-    return maps / np.maximum(rows @ cells @ columns.T, np.float32(1e-12))[None]
-
-
-def _cell_matrix(length: int) -> np.ndarray:
-    """Row i is 1 at the pixels of cell i of a line."""
-    count = min(_CELLS, length)
-    cell = np.arange(length) * count // length
-    return np.asarray(cell[None] == np.arange(count)[:, None], np.float32)
-
-
 def _loss(maps: np.ndarray, *, by_place: bool) -> float:
     """How badly the levels of one half of the maps predict the other, both ways round.
 
@@ -236,7 +208,7 @@ def _loss(maps: np.ndarray, *, by_place: bool) -> float:
     for half in (0, 1):
         known, other = maps[half::2], maps[1 - half :: 2]
         background = fit_background(known, by_place=by_place)
-        scale = _over_usual(np.ones((1, *maps.shape[1:]), np.float32), background.usual)
+        scale = over_usual(np.ones((1, *maps.shape[1:]), np.float32), background.usual)
         for level, threshold in zip(LEVELS, background.thresholds, strict=True):
             beyond = other - threshold / scale
             total += float(np.maximum((1 - level) * beyond, -level * beyond).mean()) / level

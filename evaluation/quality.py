@@ -3,7 +3,7 @@
 Measured on the pixels that the network sees, so after the photo was shrunk.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -35,6 +35,15 @@ def quality_of(pixels: np.ndarray) -> Quality:
         return Quality(round(mean, 6), 0.0, 0.0)
     sharpness = float(laplacian.std(dtype=np.float64)) / deviation
     return Quality(round(mean, 6), round(deviation / mean, 6), round(sharpness, 6))
+
+
+def mean_quality(each: Sequence[Quality]) -> Quality:
+    """Of a clip: the mean of each number over its frames, of which there is one at least.
+
+    >>> mean_quality([Quality(0.2, 0.1, 1.0), Quality(0.4, 0.1, 2.0)])
+    Quality(brightness=0.3, contrast=0.1, sharpness=1.5)
+    """
+    return Quality(*np.mean(each, axis=0).round(6).tolist())
 
 
 def qualities(images: Iterable[np.ndarray]) -> tuple[tuple[float, ...], ...]:

@@ -53,7 +53,11 @@ class Candidate(NamedTuple):
 
 
 def rank_candidates(
-    networks: Mapping[str, Variables], tuning: Tuning, images: np.ndarray, *, draws: int
+    networks: Mapping[str, Variables],
+    tunings: Mapping[str, Tuning],
+    images: np.ndarray,
+    *,
+    draws: int,
 ) -> list[Candidate]:
     """Scores the made-up defects of `images` in all ways that are open, the best first.
 
@@ -62,20 +66,21 @@ def rank_candidates(
 
     Args:
       networks: variables to choose among, by name; all see the same defects.
-      tuning: of their method.
+      tunings: of their method, by the same names; they differ in what was measured alone.
       images: calibration images, float32 [N, H, W, C] in [-1, 1], at least one.
       draws: so many times defects are made in each image.
 
     Raises:
       ValueError: no visible defect was made in any image.
     """
-    scores = jax.jit(tuning.scores)
+    tuning = next(iter(tunings.values()))
+    scores = {name: jax.jit(each.scores) for name, each in tunings.items()}
     seen = {
         name: _Seen(defaultdict(list), defaultdict(list), defaultdict(list)) for name in networks
     }
     for made in _drawn(tuning, images, draws):
         for name, variables in networks.items():
-            _look(seen[name], made, partial(scores, variables), tuning.rules)
+            _look(seen[name], made, partial(scores[name], variables), tuning.rules)
     candidates = [
         candidate for name in networks for candidate in _candidates(name, seen[name], tuning)
     ]
@@ -164,17 +169,25 @@ def _pixel_metrics(seen: np.ndarray, maps: np.ndarray) -> tuple[float, float]:
 
 
 def write_tuning(
-    workdir: str, ranked: Sequence[Candidate], tuning: Tuning, folders: Mapping[str, str], why: str
+    workdir: str,
+    ranked: Sequence[Candidate],
+    tunings: Mapping[str, Tuning],
+    folders: Mapping[str, str],
+    why: str,
 ) -> dict[str, Any]:
     """Writes the best of `ranked` and the whole table to `workdir/tuning.json`; returns that.
 
-    `folders` says where each network's checkpoints lie, relative to the workdir.
+    `tunings` are those of `rank_candidates`; `folders` says where each network's checkpoints lie,
+    relative to the workdir. What was measured for a setting is written for the best alone.
     """
 
     def fields(candidate: Candidate) -> dict[str, Any]:
+        tuning = tunings[candidate.network]
         return {**tuning.settings[candidate.setting], **tuning.rules[candidate.rule]}
 
     best = ranked[0]
+    constants = tunings[best.network].constants
+    measured = constants[best.setting] if constants else {}
     table = [
         {
             "network": candidate.network,
@@ -185,7 +198,11 @@ def write_tuning(
         }
         for candidate, regret in zip(ranked, regrets(ranked), strict=True)
     ]
-    chosen = {"network": best.network, "folder": folders[best.network], "score": fields(best)}
+    chosen = {
+        "network": best.network,
+        "folder": folders[best.network],
+        "score": {**fields(best), **measured},
+    }
     content = {"chosen": chosen, "why": why, "candidates": table}
     write_json(os.path.join(workdir, TUNING_FILE), content)
     return content

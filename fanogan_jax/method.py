@@ -3,6 +3,7 @@
 AnoGAN is the first stage alone, with a score that searches for what the encoder would say.
 """
 
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
@@ -12,6 +13,7 @@ import jax.numpy as jnp
 from engine.make import make
 from engine.method import (
     Method,
+    ScoreFn,
     Stage,
     descend,
     first_line,
@@ -20,8 +22,10 @@ from engine.method import (
     refuse_size,
     shapes_of,
 )
+from engine.usual import place_tuning
 from fanogan_jax.losses import reconstruct
 from fanogan_jax.models import Networks
+from fanogan_jax.score import RULES
 
 
 def build(config: Any, num_train: int) -> Method:
@@ -35,12 +39,19 @@ def build(config: Any, num_train: int) -> Method:
     """
     refuse_size(config.data.image_size, partial(_problem, config))
     networks = _networks(config, config.data.image_size)
+
+    def score_with(fields: Mapping[str, Any]) -> ScoreFn:
+        score: ScoreFn = make({**config.score, **fields}, networks)
+        return score
+
+    rules = {name: {"image_score": name} for name in RULES}
     return Method(
         stages=(
             _gan_stage(config, num_train, networks),
             _encoder_stage(config, num_train, networks),
         ),
-        score=make(config.score, networks),
+        score=score_with({}),
+        tuning=place_tuning(config.tuning, score_with, rules) if "tuning" in config else None,
     )
 
 

@@ -10,25 +10,56 @@ import jax.numpy as jnp
 import optax
 
 from engine import residuals
-from engine.method import Score, Variables
+from engine.map_score import of_map
+from engine.method import Score, ScoreFn, Variables
+from engine.usual import Cells, required_usual
 from fanogan_jax.losses import feature_residual, reconstruct
 from fanogan_jax.models import Networks
 
+RULES = ("A", "top")
+"""What `score.image_score` of f-AnoGAN may be."""
 
-def residual(networks: Networks, kappa: float = 1.0) -> Callable[[Variables, jax.Array], Score]:
+_TOP = 0.01  # of the map's pixels
+
+
+def residual(
+    networks: Networks,
+    kappa: float = 1.0,
+    *,
+    image_score: str = "A",
+    normalise: str = "none",
+    usual: Cells = (),
+) -> ScoreFn:
     """A(x) = A_R(x) + kappa * A_D(x), the terms of the loss izi_f; the map is |x - G(E(x))|.
 
     Batch normalisation uses its running averages, so that an image's score does not depend on the
     images scored with it.
+
+    Args:
+      networks: all three.
+      kappa: weight of A_D.
+      image_score: 'A', or 'top', ours: the mean of the largest hundredth of the map.
+      normalise: 'pixel': the map is divided by what is `usual` at each place, which the paper does
+        not; 'none': it is not.
+      usual: as engine/usual.py has it.
+
+    Raises:
+      ValueError: another image score, or as `engine.usual.required_usual`.
     """
+    if image_score not in RULES:
+        raise ValueError(f"score.image_score {image_score!r} must be one of {', '.join(RULES)}")
+    usual_places = required_usual(normalise, usual)
 
     def score(variables: Variables, images: jax.Array) -> Score:
         reconstructions, _ = reconstruct(networks, variables, images, train=False)
         image = jnp.mean(residuals.squared(images, reconstructions), axis=(1, 2))
         features = feature_residual(networks, variables, images, reconstructions)
+        places = of_map(
+            residuals.absolute(images, reconstructions), 0.0, {"top": _TOP}, usual_places
+        )
         return Score(
-            image=image + kappa * features,
-            map=residuals.absolute(images, reconstructions),
+            image=places.terms["top"] if image_score == "top" else image + kappa * features,
+            map=places.map,
             terms={"A_R": image, "A_D": features},
             reconstruction=reconstructions,
         )

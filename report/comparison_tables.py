@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from data.windows import clip_slices
 from evaluation import bootstrap
 from evaluation.metrics import LIMIT, METRICS, Metric
 from evaluation.results import Predictions, Run, config_key
@@ -59,8 +60,8 @@ _UPPER = (
 
 
 _FRAMES = (
-    "The images are frames of clips: neighbouring frames are nearly alike, so that the intervals, "
-    "which take them for independent, are too narrow."
+    "The images are frames of clips: neighbouring frames are nearly alike, so that whole clips are "
+    "drawn, those with an abnormal frame and those without apart."
 )
 
 
@@ -87,7 +88,7 @@ def measure(
     columns = columns_of([run])
     values = {column: run.results[column.kind].get(column.name) for column in columns}
     bounds: dict[Column, tuple[float, float]] = {}
-    weights = bootstrap.resamples(run.labels)
+    weights = _resamples(run)
     if run.results["image"]["auroc"] is not None:
         counts = bootstrap.image_counts(run.labels, run.scores)
         itself = bootstrap.curve_metrics(counts, np.ones((1, run.labels.size)))
@@ -100,6 +101,13 @@ def measure(
         counts = bootstrap.pixel_counts(given, list(predictions.maps), size)
         bounds |= _bounds("pixel", columns, counts, weights)
     return Measured(run, label, values, bounds)
+
+
+def _resamples(run: Run) -> np.ndarray:
+    """Of the test images; of clips, whole ones."""
+    if "frames" not in run.results:
+        return bootstrap.resamples(run.labels)
+    return bootstrap.clip_resamples(run.labels, [*clip_slices(run.paths).values()])
 
 
 def _bounds(

@@ -33,6 +33,7 @@ METHOD_MAY = {
     "engine.foreground",
     "engine.nfa",
     "engine.map_score",
+    "engine.usual",
     "engine.optimizer",
 }
 # What is imported in one place alone.

@@ -1,6 +1,6 @@
 """AMA as a stage: `mirrored` trains the critic of pairs, and the autoencoder against it."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -25,6 +25,7 @@ from engine.method import (
     refuse_size,
     shapes_of,
 )
+from engine.usual import Cells, by_place, measured_usual, over_usual
 from fanogan_jax.method import steps_of
 from fanogan_jax.mirrored.losses import pair
 from fanogan_jax.mirrored.models import AutoEncoder, MirroredNetworks
@@ -131,36 +132,51 @@ def _tuning(
     networks: MirroredNetworks,
     score_with: Any,
     measured: Mapping[str, float] | None = None,
+    usual: Sequence[Cells] = (),
 ) -> Tuning:
-    """Each map, each smoothing; one-sided or two-sided, by the `measured` mean and deviation."""
-    settings = [
+    """Each map and smoothing, over what is `usual` of it or not; one-sided or two-sided.
+
+    That by the `measured` mean and deviation.
+    """
+    kinds = [
         {"map_of": name, "smoothing": sigma}
         for name in section.maps_of
         for sigma in section.smoothing
     ]
+    normalise = section.get("normalise", ("none",))
+    settings, constants = by_place(kinds, normalise, usual)
     known = measured or {"mean": 0.0, "deviation": 1.0}
+
+    def smoothed(maps: Mapping[str, jax.Array]) -> list[jax.Array]:
+        return [residuals.smooth(maps[each["map_of"]], each["smoothing"]) for each in kinds]
 
     def scores(variables: Variables, images: jax.Array) -> tuple[Score, ...]:
         one_sided, maps, _ = mirrored_terms(networks, variables, images)
         terms = {"one": one_sided, "two": two_sided_score(one_sided, **known)}
+        each = zip(smoothed(maps) * len(normalise), constants, strict=True)
         return tuple(
-            Score(one_sided, residuals.smooth(maps[each["map_of"]], each["smoothing"]), terms)
-            for each in settings
+            Score(one_sided, over_usual(values, more.get("usual", ())), terms)
+            for values, more in each
         )
 
-    def measure(variables: Variables, images: jax.Array) -> Tuning:
+    def maps_of(variables: Variables, images: jax.Array) -> list[jax.Array]:
+        return smoothed(mirrored_terms(networks, variables, images)[1])
+
+    def measure(variables: Variables, images: jax.Array, training: jax.Array) -> Tuning:
         one_sided = jax.jit(partial(mirrored_terms, networks))(variables, images)[0]
         # Good images that all score alike give no scale: their deviation must not be 0.
         deviation = max(float(jnp.std(one_sided)), 1e-6)
         moments = {"mean": float(jnp.mean(one_sided)), "deviation": deviation}
-        return _tuning(section, networks, score_with, moments)
+        seen = measured_usual(maps_of, variables, training) if "pixel" in normalise else ()
+        return _tuning(section, networks, score_with, moments, seen)
 
     sides = {"one": {"two_sided": False}, "two": {"two_sided": True}}
     return Tuning(
         corrupt=None,
-        settings=tuple(settings),
+        settings=settings,
         rules={side: {**sides[side], **known} for side in section.sides},
         scores=scores,
         score=score_with,
         measured=measure,
+        constants=constants,
     )

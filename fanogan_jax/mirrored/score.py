@@ -11,6 +11,7 @@ import jax.numpy as jnp
 
 from engine import residuals
 from engine.method import Score, ScoreFn, Variables
+from engine.usual import Cells, over_usual, required_usual
 from fanogan_jax.mirrored.losses import pair, score_pairs
 from fanogan_jax.mirrored.models import MirroredNetworks
 
@@ -79,6 +80,8 @@ def mirrored(
     deviation: float = 1.0,
     map_of: str = "features",
     smoothing: float = 0.0,
+    normalise: str = "none",
+    usual: Cells = (),
 ) -> ScoreFn:
     """A of the critic's features, one-sided or two-sided; the terms are both, and mean |x - x'|.
 
@@ -91,9 +94,12 @@ def mirrored(
       map_of: 'features', sum_c |f(x, x) - f(x, x')| in its place, or 'pixels', |x - x'|, mean over
         channels.
       smoothing: standard deviation of the Gaussian over the map, in pixels; 0: none.
+      normalise: 'pixel': the map is divided by what is `usual` at each place, which is ours.
+      usual: as engine/usual.py has it.
 
     Raises:
-      ValueError: another map, a deviation that is not above 0, or a two-sided score without a mean.
+      ValueError: another map, a deviation that is not above 0, a two-sided score without a mean, or
+        as `engine.usual.required_usual`.
     """
     if map_of not in PLACES:
         raise ValueError(f"score.map_of {map_of!r} must be one of {', '.join(PLACES)}")
@@ -106,6 +112,8 @@ def mirrored(
             "this score"
         )
 
+    places = required_usual(normalise, usual)
+
     def score(variables: Variables, images: jax.Array) -> Score:
         one_sided, maps, reconstructions = mirrored_terms(networks, variables, images)
         terms = {"one-sided": one_sided}
@@ -113,6 +121,7 @@ def mirrored(
             terms["two-sided"] = two_sided_score(one_sided, mean, deviation)
         image = terms["two-sided" if two_sided else "one-sided"]
         terms["pixels"] = jnp.mean(maps["pixels"], axis=(1, 2))
-        return Score(image, residuals.smooth(maps[map_of], smoothing), terms, reconstructions)
+        chosen = over_usual(residuals.smooth(maps[map_of], smoothing), places)
+        return Score(image, chosen, terms, reconstructions)
 
     return score

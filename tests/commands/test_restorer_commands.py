@@ -39,7 +39,7 @@ def finished(root):
     config = small(restorer.get_config("nut"), root)
     config.data.brightness = True
     config.corruption.weights.seamless = 0  # which takes long to compile
-    config.tuning.smoothing = (1.0,)
+    config.tuning.update(smoothing=(1.0,), normalise=("pixel",))
     workdir = str(root / "run")
     return commands.train(config, workdir), workdir
 
@@ -70,6 +70,8 @@ def test_tuning_chooses_map_smoothing_and_rule_on_defects_that_training_does_not
     assert len(content["candidates"]) == 3 * 1 * 5  # maps, smoothings, image scores
     fields = content["chosen"]["score"]
     assert set(fields) >= {"map", "smoothing", "image_score"}
+    usual = fields.pop("usual")  # of corrected training images
+    assert len(usual) == SIDE and fields["normalise"] == "pixel"
     assert list(content["candidates"][0]["kinds"])[:2] == ["blot", "scratch"]
     regrets = [candidate["regret"] for candidate in content["candidates"]]
     assert regrets == sorted(regrets)

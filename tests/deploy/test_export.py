@@ -387,6 +387,19 @@ def test_unused_networks_are_left_out(tmp_path, no_onnx):
     assert len(variables) == 2 and {name.split("/")[0] for name in weights} == {"averaged"}
 
 
+def test_a_network_that_is_read_for_a_term_alone_is_left_out(tmp_path):
+    """By 'top' f-AnoGAN's image score is of the map; the critic's features are a term."""
+    config = shrink(fanogan.get_config())
+    config.score.image_score = "top"
+    method, variables = untrained(config)
+    score, pixels = forms.scoring(method, variables), pixels_of(config)
+    weights = forms.write_weights(tmp_path, score, variables, pixels.shape[1:])
+    assert {name.split("/")[0] for name in weights} == {"encoder", "generator"}
+    forms.write_stablehlo(tmp_path, score, weights, pixels.shape[1:])
+    found, _ = forms.read_stablehlo(tmp_path)(pixels)
+    np.testing.assert_allclose(found, scores_of(method, variables, pixels), rtol=1e-5)
+
+
 def test_pixels_are_scaled_as_in_training():
     levels = np.arange(256, dtype=np.uint8)
     np.testing.assert_array_equal(scaled(levels), sampling.scale(levels))

@@ -252,11 +252,11 @@ def test_tuning_ranks_what_the_score_does_by_limits_of_the_calibration_images(to
         section, toy.denoiser, course, 130, lambda fields: score.glad(toy.denoiser, **fields)
     )
     large = np.repeat(np.repeat(images, 2, axis=1), 2, axis=2)
-    known = tuning.measured(toy.variables, large)
+    known = tuning.measured(toy.variables, large, large)
     assert len(known.settings) == 2 * 3 and "limits" not in tuning.settings[0]
     wanted = score.measured_limits(toy.denoiser, course._replace(start=40), toy.variables, large)
     np.testing.assert_allclose(np.stack(wanted, axis=1), known.settings[0]["limits"], rtol=1e-4)
-    best = rank_candidates({"own": toy.variables}, known, large, draws=1)[0]
+    best = rank_candidates({"own": toy.variables}, {"own": known}, large, draws=1)[0]
     fields = {**known.settings[best.setting], **known.rules[best.rule]}
     scored = known.score(fields)(toy.variables, large)
     ranked = known.scores(toy.variables, large)[best.setting]

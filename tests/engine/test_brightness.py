@@ -73,7 +73,7 @@ def test_a_method_sees_corrected_images_wherever_it_sees_any():
         *(lambda variables, images: (score(variables, images),), lambda fields: score),
     )
     tuning = Tuning(
-        *choices, measured=lambda variables, images: (look(images), Tuning(*choices))[1]
+        *choices, measured=lambda _, *images: ([look(each) for each in images], Tuning(*choices))[1]
     )
     method = brightness.with_correction(Method((stage,), score, tuning), 0.3)
     images = scaled(photos(6))
@@ -85,9 +85,9 @@ def test_a_method_sees_corrected_images_wherever_it_sees_any():
     method.score({}, images)
     method.tuning.scores({}, images)
     method.tuning.score({})({}, images)
-    known = method.tuning.measured({}, images)
+    known = method.tuning.measured({}, images, images)
     known.scores({}, images)
-    assert len(seen) == 9 and known.measured is None
+    assert len(seen) == 10 and known.measured is None
     for found in seen:
         np.testing.assert_allclose(
             found.reshape(6, 32, 32, 3), brightness.corrected(images, 0.3), atol=1e-6

@@ -90,6 +90,28 @@ def test_a_constant_map_is_chance():
     assert result["au_pro"][0] == pytest.approx(metrics.LIMIT / 2)
 
 
+def test_frames_are_drawn_by_whole_clips():
+    labels = np.array([0, 0, 0, 1, 1, 0, 0, 1, 0, 0])
+    clips = [slice(0, 2), slice(2, 5), slice(5, 8), slice(8, 10)]
+    weights = bootstrap.clip_resamples(labels, clips)
+    for place in clips:
+        assert (weights[:, place] == weights[:, place.start : place.start + 1]).all()
+    # Two clips have an abnormal frame and two have none, in every resample.
+    assert (weights[:, [2, 5]].sum(1) == 2).all() and (weights[:, [0, 8]].sum(1) == 2).all()
+    # As many copies of each frame as it has neighbours like it: the interval is that of the clips.
+    rng = np.random.default_rng(0)
+    scores, of_clips = rng.normal(size=20), np.repeat([0, 1], 10)
+    copies = [slice(9 * i, 9 * i + 9) for i in range(20)]
+    few = bootstrap.curve_metrics(
+        bootstrap.image_counts(of_clips, scores), bootstrap.resamples(of_clips)
+    )
+    many = bootstrap.curve_metrics(
+        bootstrap.image_counts(np.repeat(of_clips, 9), np.repeat(scores, 9)),
+        bootstrap.clip_resamples(np.repeat(of_clips, 9), copies),
+    )
+    assert bootstrap.interval(many["auroc"]) == pytest.approx(bootstrap.interval(few["auroc"]))
+
+
 def test_resamples_without_defective_pixels_are_left_out():
     masks, maps = pixel_set(np.random.default_rng(0), good=1, defective=2)
     masks[1] = np.zeros_like(masks[1])

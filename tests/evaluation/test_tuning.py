@@ -40,13 +40,17 @@ TUNING = Tuning(
 NETWORKS = {"wrong": {"sign": jnp.array(-1.0)}, "right": {"sign": jnp.array(1.0)}}
 
 
+def ranked_of(images, tuned=TUNING, networks=NETWORKS, draws=1):
+    return tuning.rank_candidates(networks, dict.fromkeys(networks, tuned), images, draws=draws)
+
+
 @pytest.fixture
 def normal():
     return np.random.default_rng(0).uniform(-0.5, 0.5, (5, 8, 8, 3)).astype(np.float32)
 
 
 def test_the_network_setting_and_rule_that_find_the_defects_are_chosen(normal):
-    ranked = tuning.rank_candidates(NETWORKS, TUNING, normal, draws=2)
+    ranked = ranked_of(normal, draws=2)
     best = ranked[0]
     assert (best.network, best.setting, best.rule) == ("right", 0, "max")
     assert len(ranked) == 2 * 2 * 2
@@ -54,10 +58,7 @@ def test_the_network_setting_and_rule_that_find_the_defects_are_chosen(normal):
 
 
 def test_the_metrics_are_those_of_scikit_learn(normal):
-    found = {
-        (c.network, c.setting, c.rule): c
-        for c in tuning.rank_candidates(NETWORKS, TUNING, normal, draws=3)
-    }
+    found = {(c.network, c.setting, c.rule): c for c in ranked_of(normal, draws=3)}
     made, mask = corrupt(None, normal)
     maps = -np.asarray(made).mean(axis=-1)
     labels = [0] * 5 + [1] * 15
@@ -85,7 +86,7 @@ def test_what_is_near_the_best_everywhere_comes_before_what_wins_one_kind():
 
 def test_where_no_corruption_is_named_the_kinds_of_defects_are_those_of_made_up(normal):
     images = np.tile(normal, (1, 4, 4, 1))
-    ranked = tuning.rank_candidates(NETWORKS, TUNING._replace(corrupt=None), images, draws=1)
+    ranked = ranked_of(images, TUNING._replace(corrupt=None))
     assert {tuple(candidate.kinds) for candidate in ranked} == {tuple(made_up.DEFECT_KINDS)}
     regrets = tuning.regrets(ranked)
     assert regrets == sorted(regrets)
@@ -93,7 +94,7 @@ def test_where_no_corruption_is_named_the_kinds_of_defects_are_those_of_made_up(
 
 def test_of_equals_the_first_is_chosen(normal):
     twins = {"first": NETWORKS["right"], "second": NETWORKS["right"]}
-    assert tuning.rank_candidates(twins, TUNING, normal, draws=1)[0].network == "first"
+    assert ranked_of(normal, networks=twins)[0].network == "first"
 
 
 def test_what_cannot_be_seen_is_no_defect(normal):
@@ -102,14 +103,16 @@ def test_what_cannot_be_seen_is_no_defect(normal):
         return images + 0.04 * (made - images), mask
 
     with pytest.raises(ValueError, match="tuning.corruption.opacity"):
-        tuning.rank_candidates(NETWORKS, TUNING._replace(corrupt=faint), normal, draws=1)
+        ranked_of(normal, TUNING._replace(corrupt=faint))
 
 
 def test_the_choice_is_written_and_read(normal, tmp_path):
     assert tuning.read_choice(str(tmp_path)) == (str(tmp_path), {})
-    ranked = tuning.rank_candidates(NETWORKS, TUNING, normal, draws=1)
+    ranked = ranked_of(normal)
     folders = {"right": "tuning/right", "wrong": "."}
-    content = tuning.write_tuning(str(tmp_path), ranked, TUNING, folders, "why")
+    content = tuning.write_tuning(
+        str(tmp_path), ranked, dict.fromkeys(NETWORKS, TUNING), folders, "why"
+    )
     assert json.loads((tmp_path / "tuning.json").read_text()) == content
     assert len(content["candidates"]) == 8
     folder, fields = tuning.read_choice(str(tmp_path))

@@ -131,3 +131,22 @@ def test_score_by_hand(toy):
     np.testing.assert_allclose(found.image, a_r + 2 * a_d, rtol=1e-5)
     np.testing.assert_allclose(found.map, np.abs(0.6 * toy.x[..., 0]), rtol=1e-5)
     np.testing.assert_allclose(found.reconstruction, 0.4 * toy.x, rtol=1e-5)
+
+
+def test_score_by_places_by_hand(toy):
+    """The map over what is usual, two halves of the image; 'top' is its largest value here."""
+    usual = ((1.0,), (4.0,))
+    options = {"image_score": "top", "normalise": "pixel", "usual": usual}
+    found = score.residual(toy.networks, **options)(toy.variables, jnp.asarray(toy.x))
+    absolute = np.abs(0.6 * toy.x[..., 0])
+    rows = np.interp(np.arange(absolute.shape[1]), *_between(absolute.shape[1]))
+    expected = absolute / rows[:, None]
+    np.testing.assert_allclose(found.map, expected, rtol=1e-5)
+    np.testing.assert_allclose(found.image, expected.max((1, 2)), rtol=1e-5)
+    with pytest.raises(ValueError, match="'sum' must be one of A, top"):
+        score.residual(toy.networks, image_score="sum")
+
+
+def _between(side):
+    """Where the two cells' centres lie among `side` pixels, and what is usual there."""
+    return [side / 4 - 0.5, 3 * side / 4 - 0.5], [1.0, 4.0]

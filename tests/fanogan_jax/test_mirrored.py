@@ -364,7 +364,7 @@ def test_tuning_measures_what_the_two_sided_score_needs(toy):
     section = ama.get_config().tuning
     of_fields = partial(score.mirrored, toy.networks)
     known = method._tuning(section, toy.networks, lambda fields: of_fields(**fields)).measured(
-        toy.variables, x
+        toy.variables, x, x[:1]
     )
     one_sided = np.abs(0.6 * dot(toy.b, toy.x))
     fields = known.rules["two"]
@@ -374,6 +374,11 @@ def test_tuning_measures_what_the_two_sided_score_needs(toy):
     chosen = known.score({**known.settings[0], **fields})(toy.variables, x)
     np.testing.assert_allclose(chosen.image, expected, rtol=1e-3)
     of_settings = known.scores(toy.variables, x)
-    assert len(of_settings) == len(known.settings) == 6
+    assert len(of_settings) == len(known.settings) == 2 * 6
+    places = dict(known.settings[-1], **known.constants[-1])
+    assert places["normalise"] == "pixel" and not known.constants[0]
+    np.testing.assert_allclose(
+        known.score(places)(toy.variables, x).map, of_settings[-1].map, rtol=1e-4
+    )
     np.testing.assert_allclose(of_settings[0].terms["two"], expected, rtol=1e-3)
     np.testing.assert_allclose(of_settings[0].terms["one"], one_sided, rtol=1e-4)

@@ -171,7 +171,7 @@ def _peaks(fields: np.ndarray, above: np.ndarray, threshold: float) -> tuple[flo
 def log_nfa(maps: Any, background: Background) -> Any:
     """log10 of the number of false alarms at each pixel: [B, H, W] of maps [B, H, W].
 
-    In a good image less than 10 to its power windows are expected to be so unusual. Of NumPy's
+    At most 10 to this power windows of a good image are expected to be so unusual. Of NumPy's
     arrays it is NumPy's, of JAX's JAX's.
     """
     xp = maps.__array_namespace__()

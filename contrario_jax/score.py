@@ -43,7 +43,7 @@ def false_alarms(
     """Of the numbers of false alarms of patches and of windows of them.
 
     Args:
-      reference: 'training': patches are compared with those of the training images; 'image':
+      reference: 'training': patches are compared with those of training images; 'image':
         against the others of the same image, which nothing need be learnt for. What is rare in the
         image is unusual then, and a defect on more than about a tenth of it no longer rare.
       scales: by how much images are made smaller.

@@ -88,7 +88,7 @@ def build(config: Any, num_train: int, textures: np.ndarray | None = None) -> Me
 def encoded(autoencoder: nn.Module, variables: Any, images: jax.Array) -> jax.Array:
     """What the last dilated block of a trained autoencoder says of images: [B, h, w, F].
 
-    The encoder is frozen: batch normalisation uses running averages, and no gradient goes there.
+    It is frozen: batch normalisation uses running averages, and no gradient goes there.
     """
     _, seen = autoencoder.apply(
         variables,

@@ -15,7 +15,7 @@ from conftest import shrink
 from PIL import Image
 
 import commands
-from configs import ae, ssae
+from configs import contrario, ssae
 from configs.workdir import get_config
 
 
@@ -131,4 +131,4 @@ def test_other_settings_than_those_of_the_workdir_are_refused(trained):
 
 def test_a_method_without_open_settings_says_so(tmp_path):
     with pytest.raises(ValueError, match="leaves nothing to tune"):
-        commands.tune(shrink(ae.get_config("nut")), str(tmp_path))
+        commands.tune(shrink(contrario.get_config("nut")), str(tmp_path))

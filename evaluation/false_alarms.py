@@ -229,7 +229,7 @@ def marks_statement(marks: Marks) -> list[str]:
         if not share
     ]
     sentences = [
-        f"Chance is expected to mark at most {marks.expected:g} regions in a good image; the "
+        f"Expect at most {marks.expected:g} regions to be marked by chance in a good image; the "
         f"{marks.images} held-out good images, each judged by others of them, have "
         f"{marks.observed:.2g} on average."
     ]

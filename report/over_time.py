@@ -89,7 +89,7 @@ def clip_figure(
     threshold: Threshold,
 ) -> Figure:
     """The score over time with the true intervals, above the key frames with their maps."""
-    figure = Figure(figsize=(9.6, 4.6), dpi=figures.EXAMPLES_DPI, layout="constrained")
+    figure = Figure(figsize=(9.6, 4.6), dpi=100, layout="constrained")
     upper, lower = figure.subfigures(2, 1, squeeze=False, height_ratios=[3, 2]).ravel()
     axes = upper.subplots()
     for i, (first, last) in enumerate(intervals_above(labels, 0.5)):

@@ -13,12 +13,13 @@ from typing import Any, NamedTuple
 import numpy as np
 from absl import logging
 from matplotlib.figure import Figure
+from PIL import Image
 
 from engine.log import duration, preview_file
 from evaluation.metrics import METRICS, Metric
 from evaluation.results import Scored
 from evaluation.threshold import Threshold, percent
-from report import figures, gallery, page
+from report import figures, gallery, page, sheets
 from report.page import Section, Table
 from report.summary import FRAME_AUROCS, errors
 from storage.files import safe_names, whole, write_text
@@ -106,9 +107,9 @@ def _thumbnails(scored: Scored, calibration: Scored, threshold: Threshold) -> ga
     return gallery.thumbnails(calibration, threshold, "The held-out good images, by score", about)
 
 
-def _saved(folder: str, name: str, figure: Figure, caption: str) -> page.Embedded:
-    """The figure as a file of the folder and as part of the page."""
-    png = figures.png(figure)
+def _saved(folder: str, name: str, drawn: Figure | Image.Image, caption: str) -> page.Embedded:
+    """What is drawn, as a file of the folder and as part of the page."""
+    png = figures.png(drawn)
     with whole(os.path.join(folder, name)) as file:
         file.write(png)
     return page.embedded(png, caption)
@@ -162,7 +163,7 @@ def _inputs(folder: str, results: Results) -> Section:
 
 def _chains(folder: str, chains: Mapping[str, Mapping[str, np.ndarray]]) -> Section:
     title, caption = "How an image is repaired", "an image's way to what it is held against"
-    drawn = [_saved(folder, "chains.png", figures.strips(chains), caption)] if chains else []
+    drawn = [_saved(folder, "chains.png", sheets.strips(chains), caption)] if chains else []
     return Section(title, drawn)
 
 
@@ -178,7 +179,7 @@ def _examples(folder: str, scored: Scored, map_max: float, subject: str) -> Sect
         places = np.linspace(0, ranked.size - 1, min(EXAMPLES, ranked.size)).round().astype(int)
         chosen = ranked[places]
         spaced = f"{chosen.size} of {ranked.size} images, evenly spaced by score, lowest to highest"
-        figure = figures.examples(
+        figure = sheets.examples(
             images=scored.images[chosen],
             reconstructions=None if reconstructions is None else reconstructions[chosen],
             maps=scored.maps[chosen],

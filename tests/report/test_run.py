@@ -20,7 +20,7 @@ from PIL import Image
 from deploy import model_card
 from evaluation import metrics, threshold
 from evaluation.results import Scored, write_scores
-from report import comparison_tables, figures, run, summary
+from report import comparison_tables, figures, run, sheets, summary
 from storage import files
 
 ROOT = Path(__file__).parents[2]
@@ -257,7 +257,7 @@ def test_examples_are_evenly_spaced_by_score(tmp_path, monkeypatch):
         seen.update(given)
         return Figure()
 
-    monkeypatch.setattr(figures, "examples", examples)
+    monkeypatch.setattr(sheets, "examples", examples)
     scored = scored_set(good=0, defects=["cut"] * 21)
     scored = scored._replace(scores=np.random.default_rng(0).permutation(21) / 100)
     write(tmp_path, scored)

@@ -27,7 +27,7 @@ HEADING = 24  # above one
 MARGIN = 15
 HEAD = 100  # the titles
 BAR = 115  # the colour bar and what is said of it
-LARGE, MEDIUM, SMALL, TINY = 16.5, 14.0, 12.5, 11.0  # letters
+_LARGE, _MEDIUM, _SMALL, _TINY = 16.5, 14.0, 12.5, 11.0  # letters
 _FONT = os.path.join("fonts", "ttf", "DejaVuSans.ttf")  # matplotlib's own
 _EDGE = (176, 176, 176)  # around a picture
 _Pictures = Mapping[tuple[int, int], np.ndarray | str]
@@ -66,15 +66,15 @@ def examples(
             for top, picture in zip(tops, pictures, strict=False)
         },
     )
-    _write(sheet, (MARGIN, 25), title, LARGE, "lm")
-    _write(sheet, (MARGIN, 48), note, SMALL, "lm")
+    _write(sheet, (MARGIN, 25), title, _LARGE, "lm")
+    _write(sheet, (MARGIN, 48), note, _SMALL, "lm")
     for left, name in zip(lefts, columns, strict=False):
-        _write(sheet, (left + SIDE // 2, HEAD - 7), name, MEDIUM, "ms")
+        _write(sheet, (left + SIDE // 2, HEAD - 7), name, _MEDIUM, "ms")
     for top, caption in zip(tops, captions, strict=False):
-        _write(sheet, (MARGIN, top + SIDE + 5), caption, SMALL, "la")
+        _write(sheet, (MARGIN, top + SIDE + 5), caption, _SMALL, "la")
     _colour_bar(sheet, (lefts[-1] + 5, HEAD), 14, map_max)
     label = "same for all pictures; coloured above the line"
-    _write_upwards(sheet, (lefts[-1] + 72, HEAD + SIDE // 2), label, TINY)
+    _write_upwards(sheet, (lefts[-1] + 72, HEAD + SIDE // 2), label, _TINY)
     return sheet
 
 
@@ -92,9 +92,9 @@ def strips(rows: Mapping[str, Mapping[str, np.ndarray]]) -> Image.Image:
     size = (CELL * columns + 2 * MARGIN, height * len(rows))
     sheet = _sheet(size, {(left, top): picture for left, top, _, picture in places})
     for left, top, name, _ in places:
-        _write(sheet, (left + SIDE // 2, top - 6), name, SMALL, "ms")
+        _write(sheet, (left + SIDE // 2, top - 6), name, _SMALL, "ms")
     for row, heading in enumerate(rows):
-        _write(sheet, (MARGIN, height * row + HEADING - 6), heading, MEDIUM, "ls")
+        _write(sheet, (MARGIN, height * row + HEADING - 6), heading, _MEDIUM, "ls")
     return sheet
 
 
@@ -134,14 +134,14 @@ def side_by_side(examples: Sequence[Example], runs: Sequence[Outputs]) -> Image.
             pictures[left + CELL, top] = _heated(example.image, run.maps[place], run.map_max)
     sheet = _sheet((lefts[-1] + 80, tops[-1]), pictures)
     for example, left in zip(examples, lefts, strict=False):
-        _write(sheet, (left, HEADING - 6), example.heading, MEDIUM, "ls")
-        _write(sheet, (left + CELL + SIDE, HEADING - 6), "mask", SMALL, "rs")
+        _write(sheet, (left, HEADING - 6), example.heading, _MEDIUM, "ls")
+        _write(sheet, (left + CELL + SIDE, HEADING - 6), "mask", _SMALL, "rs")
     for top, run in zip(tops, runs, strict=False):
         name = textwrap.fill(textwrap.shorten(printable(run.name), 60), 22)
-        _write_upwards(sheet, (names // 2, top + SIDE // 2), name, SMALL)
+        _write_upwards(sheet, (names // 2, top + SIDE // 2), name, _SMALL)
         _colour_bar(sheet, (lefts[-1] + 5, top), 12, run.map_max)
         for left, score in zip(lefts, run.scores, strict=False):
-            _write(sheet, (left + CELL, top + SIDE + 4), f"score {score:.4g}", TINY, "la")
+            _write(sheet, (left + CELL, top + SIDE + 4), f"score {score:.4g}", _TINY, "la")
     return sheet
 
 
@@ -155,7 +155,7 @@ def _sheet(size: tuple[int, int], pictures: _Pictures) -> Image.Image:
     for (left, top), picture in pictures.items():
         if isinstance(picture, str):
             draw.rectangle((left - 1, top - 1, left + SIDE, top + SIDE), outline=_EDGE)
-            _write(sheet, (left + SIDE // 2, top + SIDE // 2), picture, MEDIUM, "mm", GREY)
+            _write(sheet, (left + SIDE // 2, top + SIDE // 2), picture, _MEDIUM, "mm", GREY)
             continue
         shown = _fitted(picture)
         left, top = left + (SIDE - shown.width) // 2, top + (SIDE - shown.height) // 2
@@ -219,4 +219,4 @@ def _colour_bar(sheet: Image.Image, place: tuple[int, int], width: int, map_max:
         if 0 <= value <= map_max:
             row = below - round(value / map_max * (SIDE - 1))
             draw.line([(right, row), (right + 4, row)], fill="black")
-            _write(sheet, (right + 7, row), f"{value:.3g}", TINY, "lm")
+            _write(sheet, (right + 7, row), f"{value:.3g}", _TINY, "lm")

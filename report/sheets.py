@@ -18,7 +18,7 @@ from PIL import Image, ImageDraw, ImageFont
 from evaluation.maps import resize_map
 from evaluation.threshold import SCALE
 from report.figures import GREY, printable
-from report.heat import coloured, overlay
+from report.heat import coloured, outlined, overlay
 
 SIDE = 192  # of a picture
 CELL = 200  # a picture with its gap
@@ -39,15 +39,17 @@ def examples(
     reconstructions: np.ndarray | None,
     maps: np.ndarray,
     masks: Sequence[np.ndarray | None],
+    marked: Sequence[np.ndarray] | None = None,
     captions: Sequence[str],
     title: str,
     note: str,
     map_max: float,
 ) -> Image.Image:
-    """Rows of image, reconstruction, anomaly map over the image, and mask, with a caption each.
+    """Rows of image, reconstruction, anomaly map over the image, what is marked, and mask.
 
     `images` are uint8 [K, H, W, 3], `reconstructions` the same or None for no such column, `maps`
-    float [K, h, w], `masks` K of bool [h, w] or None where one is missing. The colour scale goes
+    float [K, h, w], `masks` K of bool [h, w] or None where one is missing, `marked` K of bool
+    [h, w] or None for no such column. Each row has one of the `captions`. The colour scale goes
     from 0 to `map_max`; `note` is a smaller line below the title.
     """
     columns: dict[str, Sequence[np.ndarray | str]] = {"image": list(images)}
@@ -55,6 +57,8 @@ def examples(
         columns["reconstruction"] = list(reconstructions)
     pairs = zip(images, maps, strict=True)
     columns["anomaly map"] = [_heated(image, heat, map_max) for image, heat in pairs]
+    if marked is not None:
+        columns["marked"] = [_marked(*pair) for pair in zip(images, marked, strict=True)]
     columns["mask"] = ["no mask" if mask is None else mask for mask in masks]
     lefts = [MARGIN + CELL * column for column in range(len(columns) + 1)]
     tops = [HEAD + (CELL + CAPTION) * row for row in range(len(captions) + 1)]
@@ -176,6 +180,11 @@ def _fitted(picture: np.ndarray) -> Image.Image:
 
 def _heated(image: np.ndarray, heat: np.ndarray, map_max: float) -> np.ndarray:
     return overlay(image, resize_map(heat, image.shape[:2]), map_max)
+
+
+def _marked(image: np.ndarray, marked: np.ndarray) -> np.ndarray:
+    """The image with a line around what is marked, as thin as the sheet has it."""
+    return outlined(np.asarray(_fitted(image)), marked)
 
 
 def _font(size: float) -> ImageFont.FreeTypeFont:

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from report import sheets
-from report.heat import overlay
+from report.heat import OUTLINE, overlay
 
 RNG = np.random.default_rng(0)
 TWELVE = np.ones((12, 12, 1), np.uint8)  # 16 pixels become 192
@@ -48,6 +48,21 @@ def test_every_picture_is_in_its_place():
     mask = np.kron(np.eye(16, dtype=np.uint8)[..., None] * 255, TWELVE)
     assert (at(sheet, 0, 3) == mask).all()
     assert 0.9 < (at(sheet, 1, 3) == 255).mean() < 1  # 'no mask' is written there
+
+
+def test_what_is_marked_stands_beside_the_mask():
+    marked = np.zeros((2, 16, 16), bool)
+    marked[0, 4:8, 4:8] = True
+    given = examples()
+    sheet = sheets.examples(**given, marked=marked)
+    seen = at(sheet, 0, 3)
+    line = (seen == OUTLINE).all(-1)
+    image = np.kron(given["images"][0], TWELVE)
+    assert line[47, 47:97].all() and line[96, 47:97].all() and line.sum() == 4 * 49
+    assert (seen[~line] == image[~line]).all()
+    assert (at(sheet, 1, 3) == np.kron(given["images"][1], TWELVE)).all()
+    mask = np.kron(np.eye(16, dtype=np.uint8)[..., None] * 255, TWELVE)
+    assert (at(sheet, 0, 4) == mask).all()
 
 
 def test_without_reconstructions_there_is_no_column_of_them():

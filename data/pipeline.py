@@ -53,6 +53,11 @@ class Splits(NamedTuple):
     # Defective images that may be learnt from, apart from all others; None: none were asked for.
     labelled: Images | None = None
 
+    @property
+    def num_labelled(self) -> int:
+        """How many images are labelled."""
+        return 0 if self.labelled is None else len(self.labelled.images)
+
 
 # ---------------------------------------------------------------- folder to splits
 

@@ -15,7 +15,6 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
 from diffusion_jax.chain import Limits, repair_chain, switched
 from diffusion_jax.losses import Corrupt
@@ -52,6 +51,7 @@ from engine.method import (
     refuse_size,
     shapes_of,
 )
+from engine.optimizer import scheduled_optimizer
 
 _PREVIEW = 64  # noised images in the picture of them
 _PREVIEW_SIDE = 128  # pixels
@@ -117,21 +117,10 @@ def _course(section: Mapping[str, Any]) -> Course:
     return Course(**{name: section[name] for name in names})
 
 
-def _optimizer(section: Any) -> optax.GradientTransformation:
-    """Clipped gradients, and a cosine schedule with warm-up over all steps."""
-    steps, warmup = section.num_steps, section.schedule.warmup_steps
-    if not 0 <= warmup < steps:
-        raise ValueError(
-            f"training.schedule.warmup_steps {warmup} must be less than training.num_steps {steps}"
-        )
-    schedule = optax.warmup_cosine_decay_schedule(**section.schedule, decay_steps=steps)
-    return optax.chain(optax.clip_by_global_norm(section.clip), make(section.optimizer, schedule))
-
-
 def _denoiser_stage(
     section: Any, denoiser: Denoiser, corrupt: Corrupt, highest: int, side: int
 ) -> Stage:
-    optimizer = _optimizer(section)
+    optimizer = scheduled_optimizer(section, section.num_steps)
     loss = make(section.loss, *denoiser, corrupt)
 
     def init(rng: jax.Array, variables: Variables) -> TrainState:

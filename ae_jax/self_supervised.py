@@ -18,7 +18,7 @@ import numpy as np
 from ae_jax.corruption import CorruptFn
 from ae_jax.head import Restorer
 from ae_jax.losses import over_images, reconstruct, region_means
-from ae_jax.method import require_fitting, steps_of
+from ae_jax.method import require_fitting
 from ae_jax.score import anomaly_map
 from engine import residuals
 from engine.make import make
@@ -36,6 +36,7 @@ from engine.method import (
     descend,
     init_state,
     refuse_batch,
+    steps_of,
 )
 from engine.optimizer import scheduled_optimizer
 from engine.usual import Cells, by_place, measured_usual

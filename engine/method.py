@@ -132,6 +132,25 @@ def num_updates(epochs: int, num_images: int, batch_size: int) -> int:
     return epochs * -(-num_images // batch_size)
 
 
+def steps_of(section: Any, num_images: int, batches: int = 1) -> int:
+    """How many steps of `batches` batches a section of the config means.
+
+    `section.num_steps`, or where it is 0 what `section.epochs` amount to; an epoch is
+    `section.samples` images where there is such a field and it is not 0, else `num_images`.
+
+    Raises:
+      ValueError: it is none.
+    """
+    images = section.get("samples", 0) or num_images
+    updates = num_updates(section.epochs, images, section.batch_size)
+    if (steps := section.num_steps or updates // batches) < 1:
+        raise ValueError(
+            f"{section.epochs} epochs of {images} images are no step of {batches} batches of "
+            f"{section.batch_size}: set more epochs, or num_steps"
+        )
+    return int(steps)
+
+
 def refuse_size(side: int, problem_of: Callable[[int], str]) -> None:
     """Raises ValueError where networks do not take images of `side` pixels, with the nearest sizes.
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from ae_jax.corruption import CorruptFn
 from ae_jax.dilated import DilatedBlock
-from ae_jax.method import require_fitting, steps_of
+from ae_jax.method import require_fitting
 from ae_jax.self_supervised import (
     autoencoder_stage,
     corruption_of,
@@ -33,6 +33,7 @@ from engine.method import (
     init_state,
     refuse_size,
     shapes_of,
+    steps_of,
 )
 from engine.optimizer import scheduled_optimizer
 from few_shot_jax.losses import SeeFn

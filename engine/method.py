@@ -171,22 +171,25 @@ def first_line(error: Exception) -> str:
     return next(iter(str(error).splitlines()), type(error).__name__)
 
 
+def abstract_key() -> Any:
+    """A key for `jax.eval_shape`: a real one would start a device."""
+    return jax.eval_shape(lambda: jax.random.key(0))
+
+
 def shapes_of(network: nn.Module, *arguments: tuple[int, ...]) -> Any:
     """What a network gives of float32 arrays of these shapes, without computing: ShapeDtypeStructs.
 
     No device is started. The errors are those of the network.
     """
-    key = jax.eval_shape(lambda: jax.random.key(0))
     arrays = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in arguments]
-    return jax.eval_shape(network.init_with_output, key, *arrays)[0]
+    return jax.eval_shape(network.init_with_output, abstract_key(), *arrays)[0]
 
 
 def require_score(method: Method, shape: tuple[int, ...]) -> None:
     """Raises what scoring raises of an image of `shape` [H, W, C], without computing."""
-    key = jax.eval_shape(lambda: jax.random.key(0))
     variables: Variables = {}
     for stage in method.stages:
-        variables = jax.eval_shape(stage.init, key, variables).variables
+        variables = jax.eval_shape(stage.init, abstract_key(), variables).variables
     images = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
     jax.eval_shape(method.score, variables, images)
 
@@ -198,7 +201,7 @@ def refuse_batch(
 ) -> None:
     """Raises, without computing, what `corrupt` raises of so many images of `side` pixels."""
     images = jax.ShapeDtypeStruct((batch_size, side, side, 3), jnp.float32)
-    jax.eval_shape(corrupt, jax.eval_shape(lambda: jax.random.key(0)), images)
+    jax.eval_shape(corrupt, abstract_key(), images)
 
 
 def init_state(

@@ -28,6 +28,7 @@ from engine.method import (
     Stage,
     TrainState,
     Variables,
+    abstract_key,
     descend,
     first_line,
     init_state,
@@ -126,9 +127,8 @@ def _problem(config: Any, scorer: nn.Module, encoder: nn.Module | None, side: in
     try:
         shape: tuple[int, ...] = (1, side, side, 3)
         if encoder is not None:
-            key = jax.eval_shape(lambda: jax.random.key(0))
             image = jax.ShapeDtypeStruct(shape, jnp.float32)
-            variables = jax.eval_shape(encoder.init, key, image)
+            variables = jax.eval_shape(encoder.init, abstract_key(), image)
             shape = jax.eval_shape(partial(encoded, encoder), variables, image).shape
         shapes_of(scorer, shape)
     except (ZeroDivisionError, TypeError, ValueError) as error:

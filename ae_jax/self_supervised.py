@@ -39,10 +39,8 @@ from engine.method import (
     steps_of,
 )
 from engine.optimizer import scheduled_optimizer
+from engine.preview import pairs, previewed
 from engine.usual import Cells, by_place, measured_usual
-
-_PREVIEW = 64  # corrupted images in the picture of them
-_PREVIEW_SIDE = 128  # pixels
 
 
 def build(config: Any, num_train: int, textures: np.ndarray | None = None) -> Method:
@@ -277,11 +275,8 @@ def checks(
 
 def preview(corrupt: CorruptFn, side: int, images: jax.Array, rng: jax.Array) -> jax.Array:
     """64 corruptions of images [B, H, W, C], beside their masks: [64, h, 2 h, C], small."""
-    images = images[jnp.arange(_PREVIEW) % images.shape[0], :side, :side]
-    corrupted, mask = corrupt(rng, images)
-    both = jnp.concatenate([corrupted, _as_image(mask)], axis=2)
-    small = min(side, _PREVIEW_SIDE)
-    return jax.image.resize(both, (_PREVIEW, small, 2 * small, 3), "linear")
+    corrupted, mask = corrupt(rng, previewed(images)[:, :side, :side])
+    return pairs(corrupted, _as_image(mask))
 
 
 def _as_image(mask: jax.Array) -> jax.Array:

@@ -52,9 +52,7 @@ from engine.method import (
     shapes_of,
 )
 from engine.optimizer import scheduled_optimizer
-
-_PREVIEW = 64  # noised images in the picture of them
-_PREVIEW_SIDE = 128  # pixels
+from engine.preview import pairs, previewed
 
 
 def build(config: Any, num_train: int, textures: np.ndarray | None = None) -> Method:
@@ -153,10 +151,8 @@ def _denoiser_stage(
         return {"restored": jnp.concatenate([images, given, noisy, restored], axis=2)}
 
     def preview(images: jax.Array, rng: jax.Array) -> jax.Array:
-        images = images[jnp.arange(_PREVIEW) % images.shape[0]]
-        both = jnp.concatenate(corrupted(rng, images)[:2], axis=2)
-        small = min(side, _PREVIEW_SIDE)
-        return jax.image.resize(both, (_PREVIEW, small, 2 * small, 3), "linear")
+        given, noisy, _ = corrupted(rng, previewed(images))
+        return pairs(given, noisy)
 
     return Stage(
         "denoiser",

@@ -21,7 +21,7 @@ from ae_jax.losses import over_images, reconstruct, region_means
 from ae_jax.method import require_fitting
 from ae_jax.score import anomaly_map
 from engine import residuals
-from engine.make import make
+from engine.make import corruption_of, make
 from engine.map_score import of_map
 from engine.method import (
     Method,
@@ -65,7 +65,7 @@ def build(config: Any, num_train: int, textures: np.ndarray | None = None) -> Me
         )
     for each in {side, config.data.image_size}:  # scored are whole images
         require_fitting(network, each)
-    corrupt = corruption_of(config.corruption, textures)
+    corrupt: CorruptFn = corruption_of(config.corruption, textures)
     if "head_training" in config:
         corrupt_for_head = corruption_of(config.head_training.corruption, textures)
         stages: tuple[Stage, ...] = (
@@ -80,11 +80,6 @@ def build(config: Any, num_train: int, textures: np.ndarray | None = None) -> Me
         return lambda variables, images: score(_averaged(variables), images)
 
     return Method(stages, score_with({}), _tuning(config.tuning, network, score_with))
-
-
-def corruption_of(section: Any, textures: np.ndarray | None) -> CorruptFn:
-    """What a section `corruption` names, with the user's textures, uint8 [T, S, S, 3]."""
-    return make({name: value for name, value in section.items() if name != "textures"}, textures)
 
 
 def _averaged(variables: Variables) -> Variables:

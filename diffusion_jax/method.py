@@ -30,7 +30,7 @@ from diffusion_jax.score import (
     residual_map,
 )
 from engine import parallel
-from engine.make import make
+from engine.make import corruption_of, make
 from engine.map_score import of_map
 from engine.method import (
     ChainFn,
@@ -71,8 +71,7 @@ def build(config: Any, num_train: int, textures: np.ndarray | None = None) -> Me
     network: nn.Module = make(config.denoiser)
     refuse_size(side, partial(_problem, network))
     denoiser = Denoiser(network, make(config.diffusion), make(config.noise))
-    fields = {name: value for name, value in config.corruption.items() if name != "textures"}
-    corrupt: Corrupt = make(fields, textures)
+    corrupt: Corrupt = corruption_of(config.corruption, textures)
     refuse_batch(corrupt, section.batch_size, side)
     course = _course(config.score)
     highest = section.loss.get("levels", (len(denoiser.schedule) - 1,))[-1]

@@ -18,10 +18,9 @@ from ae_jax.dilated import DilatedBlock
 from ae_jax.method import require_fitting
 from ae_jax.self_supervised import (
     autoencoder_stage,
-    corruption_of,
     preview,
 )
-from engine.make import make
+from engine.make import corruption_of, make
 from engine.method import (
     LossFn,
     Method,

@@ -20,7 +20,7 @@ from engine import brightness
 from engine.make import resolve
 from engine.workdir import Facts
 from evaluation import threshold
-from evaluation.misses import allowed
+from evaluation.misses import labels_statement
 
 _MANY, _FIRST = 10, 3  # of more problems than the former that are alike, so many are said
 
@@ -172,7 +172,7 @@ def _label_problems(config: ConfigDict, trained_on: int, labelled: int) -> list[
     except ValueError as error:
         return [one_line(error)]
     if labelled or learns:
-        print(allowed(labelled, learns=learns, leave_one_out=judgement.leave_one_out))
+        print(labels_statement(labelled, learns=learns, leave_one_out=judgement.leave_one_out))
     return []
 
 

@@ -122,7 +122,7 @@ def judged(labelled: LabelledDefects, ranks: Sequence[int], count: int, point: i
     return Misses(number, labelled.trained_on, missed, (float(low), float(high)), costs)
 
 
-def allowed(labelled: int, *, learns: bool, leave_one_out: bool) -> str:
+def labels_statement(labelled: int, *, learns: bool, leave_one_out: bool) -> str:
     """What so many labelled images allow before anything is trained, and what not, in a sentence.
 
     `learns`: whether the method learns from them.
@@ -134,13 +134,12 @@ def allowed(labelled: int, *, learns: bool, leave_one_out: bool) -> str:
     both = "misses are counted, and a threshold by cost can be chosen"
     if not learns:
         return f"By the {labelled} labelled images, which training does not see, {both}."
-    trainings = f"{labelled} more trainings, each without one of the labelled images"
     if leave_one_out:
-        return f"By {trainings}, {both}."
+        return f"By {labelled} more trainings, each without one of the labelled images, {both}."
     return (
         f"The {labelled} labelled images are trained on, so that nothing is known of misses, and "
-        f"no threshold by cost can be chosen: both take --config.threshold.leave_one_out=True, "
-        f"{trainings}."
+        "no threshold by cost can be chosen: both take --config.threshold.leave_one_out=True, "
+        f"{labelled} more trainings, each without one of them."
     )
 
 

@@ -25,7 +25,7 @@ CELL = 200  # a picture with its gap
 CAPTION = 34  # below a picture
 HEADING = 24  # above one
 MARGIN = 15
-HEAD = 100  # the titles
+TITLES = 100  # the titles
 BAR = 115  # the colour bar and what is said of it
 _LARGE, _MEDIUM, _SMALL, _TINY = 16.5, 14.0, 12.5, 11.0  # letters
 _FONT = os.path.join("fonts", "ttf", "DejaVuSans.ttf")  # matplotlib's own
@@ -61,7 +61,7 @@ def examples(
         columns["marked"] = [_marked(*pair) for pair in zip(images, marked, strict=True)]
     columns["mask"] = ["no mask" if mask is None else mask for mask in masks]
     lefts = [MARGIN + CELL * column for column in range(len(columns) + 1)]
-    tops = [HEAD + (CELL + CAPTION) * row for row in range(len(captions) + 1)]
+    tops = [TITLES + (CELL + CAPTION) * row for row in range(len(captions) + 1)]
     sheet = _sheet(
         (lefts[-1] + BAR, tops[-1]),
         {
@@ -73,12 +73,12 @@ def examples(
     _write(sheet, (MARGIN, 25), title, _LARGE, "lm")
     _write(sheet, (MARGIN, 48), note, _SMALL, "lm")
     for left, name in zip(lefts, columns, strict=False):
-        _write(sheet, (left + SIDE // 2, HEAD - 7), name, _MEDIUM, "ms")
+        _write(sheet, (left + SIDE // 2, TITLES - 7), name, _MEDIUM, "ms")
     for top, caption in zip(tops, captions, strict=False):
         _write(sheet, (MARGIN, top + SIDE + 5), caption, _SMALL, "la")
-    _colour_bar(sheet, (lefts[-1] + 5, HEAD), 14, map_max)
+    _colour_bar(sheet, (lefts[-1] + 5, TITLES), 14, map_max)
     label = "same for all pictures; coloured above the line"
-    _write_upwards(sheet, (lefts[-1] + 72, HEAD + SIDE // 2), label, _TINY)
+    _write_upwards(sheet, (lefts[-1] + 72, TITLES + SIDE // 2), label, _TINY)
     return sheet
 
 

@@ -18,7 +18,7 @@ def pictures(count, side=16):
 def at(sheet, row, column):
     """The picture there, without what stands around it."""
     left = sheets.MARGIN + sheets.CELL * column
-    top = sheets.HEAD + (sheets.CELL + sheets.CAPTION) * row
+    top = sheets.TITLES + (sheets.CELL + sheets.CAPTION) * row
     return np.asarray(sheet)[top : top + sheets.SIDE, left : left + sheets.SIDE]
 
 
@@ -125,7 +125,7 @@ def test_strips_show_each_picture():
 def test_the_colour_bar_is_the_scale_of_the_maps():
     sheet = np.asarray(sheets.examples(**examples()))
     column = sheet[:, sheets.MARGIN + 4 * sheets.CELL + 8]
-    bar = column[sheets.HEAD + 1 : sheets.HEAD + sheets.SIDE - 1].astype(int)
+    bar = column[sheets.TITLES + 1 : sheets.TITLES + sheets.SIDE - 1].astype(int)
     line = np.flatnonzero((bar == 255).all(-1))
     assert line.size == 1 and abs(line[0] / len(bar) - 2 / 3) < 0.01  # where good images end
     luminance = np.asarray(Image.fromarray(bar[:, None].astype(np.uint8)).convert("L"), int)[:, 0]

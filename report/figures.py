@@ -27,7 +27,7 @@ PANELS = 3  # histograms in a row
 _COMPRESSION = 4  # of PNG files: 9 takes six times as long, for 4 % less
 # Inches.
 _SQUARE = 5.6  # of a curve
-_AROUND = (0.65, 0.5, 0.1, 0.3)  # axes: labels left and below, nothing right, a title above
+_AROUND = (0.65, 0.5, 0.2, 0.3)  # axes: labels left and below, half a label right, a title above
 Scores = Mapping[str, np.ndarray]  # by name, float [N]
 
 
@@ -47,7 +47,7 @@ def png(drawn: Figure | Image.Image) -> bytes:
     return file.getvalue()
 
 
-def _panel(figure: Figure, left: float, top: float, width: float, height: float) -> Axes:
+def panel(figure: Figure, left: float, top: float, width: float, height: float) -> Axes:
     """Axes with room for their labels, in so many inches right of and below a place of `figure`.
 
     Places are fixed: matplotlib draws a figure twice to find better ones.
@@ -61,7 +61,7 @@ def _panel(figure: Figure, left: float, top: float, width: float, height: float)
 
 def _axes(width: float, height: float) -> Axes:
     """All of a new figure of so many inches."""
-    return _panel(Figure(figsize=(width, height), dpi=DPI), 0, 0, width, height)
+    return panel(Figure(figsize=(width, height), dpi=DPI), 0, 0, width, height)
 
 
 def roc(
@@ -113,7 +113,7 @@ def precision_recall(
 def curves(labels: np.ndarray, scores: Scores) -> Figure:
     """ROC and precision-recall curves of all runs, side by side; needs both classes."""
     figure = Figure(figsize=(2 * _SQUARE, _SQUARE), dpi=DPI)
-    left, right = (_panel(figure, place, 0, _SQUARE, _SQUARE) for place in (0, _SQUARE))
+    left, right = (panel(figure, place, 0, _SQUARE, _SQUARE) for place in (0, _SQUARE))
     roc(labels, scores, "ROC curve", axes=left, alike=True)
     precision_recall(labels, scores, "Precision and recall", axes=right, alike=True)
     return figure
@@ -164,7 +164,7 @@ def histograms(labels: np.ndarray, scores: Scores) -> Figure:
     size = (width * columns, height * math.ceil(len(scores) / columns))
     figure = Figure(figsize=size, dpi=DPI)
     for place, (name, values) in enumerate(scores.items()):
-        axes = _panel(figure, place % columns * width, place // columns * height, width, height)
+        axes = panel(figure, place % columns * width, place // columns * height, width, height)
         histogram(labels, values, textwrap.shorten(printable(name), 44), axes=axes)
     return figure
 
@@ -189,7 +189,7 @@ def training_curves(history: Sequence[Mapping[str, Any]], title: str) -> Figure:
         top += heading
         for place, name in enumerate(sorted(names)):
             down, left = top + place // columns * height, place % columns * width
-            _curve(_panel(figure, left, down, width, height), name, names[name])
+            _curve(panel(figure, left, down, width, height), name, names[name])
         top += count * height
     return figure
 

@@ -141,6 +141,8 @@ def _worst(kind: _Kind, scored: Scored, places: np.ndarray, threshold: Threshold
         return Mistakes(kind.title, f"None: no {scores.format('', 'has')}.")
     some = f"the {WORST} {kind.extreme} of {places.size}" if places.size > WORST else "all"
     about = f"{scores.format('s', 'with').capitalize()}: {some}, {kind.extreme} score first."
+    if threshold.marks:
+        about += " Outlined: what is marked."
     return Mistakes(kind.title, about, [_large(scored, int(i), threshold) for i in places[:WORST]])
 
 
@@ -150,10 +152,9 @@ def _large(scored: Scored, i: int, threshold: Threshold) -> Mistake:
     anomaly = resize_map(scored.maps[i], (image.height, image.width))
     marked = marks and marked_pixels(scored.maps[i], marks, scored.images[i].shape[:2])
     overlay = heat.overlay(np.asarray(image), anomaly, map_max, marked)
-    name = "what no good image had; outlined: marked" if marks else "what no good image had"
     pictures = {
         "image": image,
-        name: Image.fromarray(overlay),
+        "what no good image had": Image.fromarray(overlay),
         "anomaly map": Image.fromarray(heat.coloured(anomaly, map_max)),
     }
     mask = scored.masks[i]

@@ -289,7 +289,7 @@ def test_the_page_shows_what_is_marked(tmp_path, monkeypatch):
     wanted = false_alarms.log_nfa(scored.maps, marks.background) < marks.limit
     assert np.array_equal(seen["marked"], wanted)
     text = Page(tmp_path / "index.html").text
-    assert "Marked is what is outlined" in text and text.count("outlined: marked") == 2
+    assert "Marked is what is outlined" in text and text.count("Outlined: what is marked.") == 1
 
 
 @pytest.mark.parametrize("map_max", [0.0, -1.0, float("nan"), float("inf")])

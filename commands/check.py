@@ -16,6 +16,7 @@ from data import pipeline
 from data.check import CALIBRATION, LABELLED, TRAINED, check_data
 from data.clip_check import check_clips
 from data.images import MOST_PIXELS, PLAIN, Reading, one_line
+from data.labelled import samples_of
 from engine import brightness
 from engine.make import resolve
 from engine.workdir import Facts
@@ -41,9 +42,11 @@ def check(config: ConfigDict, workdir: str) -> int:
       ValueError, OSError: there is no such data set, or a folder cannot be listed.
     """
     config = inputs.located(config, workdir)
-    problems, trained_on, labelled = [], 1, inputs.defects_of(config).number
+    problems, trained_on = [], 1
     if config.data.category == "demo" and not (workdir and os.path.isdir(config.data.root)):
         print("The images of 'demo' are made when a run starts: there are none to check.")
+        asked = inputs.defects_of(config)
+        labelled = len(samples_of(asked.folder)) if asked.folder else asked.number
     else:
         found, trained_on, labelled = _check_images(config)
         problems += found

@@ -147,7 +147,7 @@ def self_supervised(
 def head_alone(
     network: Restorer, corrupt: CorruptFn, *, lighting: float = 0.0, graded: bool = True
 ) -> LossFn:
-    """Binary cross-entropy of the head, on what the averaged autoencoder restores, which rests.
+    """Binary cross-entropy of the head, on what the averaged, frozen autoencoder restores.
 
     Options as `self_supervised` has them.
     """

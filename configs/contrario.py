@@ -1,4 +1,4 @@
-"""Patches held against those of good images, by the number of false alarms: no gradient, no GPU.
+"""Patches compared with those of good images, by the number of false alarms: no gradient, no GPU.
 
 python main.py --config=configs/contrario.py:grid --config.data.root=DIR --workdir=W
 

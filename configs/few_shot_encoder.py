@@ -14,7 +14,7 @@ from configs import few_shot, ssae_small
 
 
 def get_config(category: str = "bottle") -> ConfigDict:
-    """configs/ssae_small.py, and then a block and a head on its encoder, which rests."""
+    """configs/ssae_small.py, and then a block and a head on its frozen encoder."""
     config, joint = ssae_small.get_config(category), few_shot.get_config(category)
     config.name = "DevNet on an encoder"
     config.method, config.scorer, config.head = joint.method, joint.scorer, joint.head

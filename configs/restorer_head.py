@@ -1,4 +1,4 @@
-"""A head for a finished run of configs/ssae_small.py, which then rests: two stages in place of one.
+"""A head for a finished, frozen run of configs/ssae_small.py: two stages in place of one.
 
 python main.py --config=configs/restorer_head.py:bottle --config.data.root=DIR --reuse=W --workdir=H
 

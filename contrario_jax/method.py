@@ -1,4 +1,4 @@
-"""Patches held against those of good images, as a method: stages that add up, without optimisers.
+"""Patches compared with those of good images, as a method: stages that add up, without optimisers.
 
 `moments` takes the mean and the covariance of all patches, `histograms` how far patches lie from
 that mean, `windows` how much the share of far ones varies from window to window. A step merges its
@@ -44,7 +44,7 @@ _COLOURS = 3
 def build(config: Any, num_train: int) -> Method:
     """The method that `config` (see configs/contrario.py) describes, for `num_train` images.
 
-    With `config.patches.reference` 'image' an image is held against itself: the one step of the
+    With `config.patches.reference` 'image' an image is compared with itself: the one step of the
     one stage takes nothing from its images.
 
     Raises:

@@ -26,7 +26,7 @@ from engine.method import Score, ScoreFn, Variables
 from engine.nfa import LEAST, independent_share, log_windows
 
 REFERENCES = ("training", "image")
-"""What `patches.reference` may be: what the patches of an image are held against."""
+"""What `patches.reference` may be: what the patches of an image are compared with."""
 
 _Tested = Sequence[tuple[jax.Array, jax.Array]]  # log10 P of patches, and of windows, by scale
 _SHRINKAGE = 1e-3  # of the covariance of one image's patches, towards equal variances
@@ -43,7 +43,7 @@ def false_alarms(
     """Of the numbers of false alarms of patches and of windows of them.
 
     Args:
-      reference: 'training': patches are held against those of the training images; 'image':
+      reference: 'training': patches are compared with those of training images; 'image':
         against the others of the same image, which nothing need be learnt for. What is rare in the
         image is unusual then, and a defect on more than about a tenth of it no longer rare.
       scales: by how much images are made smaller.

@@ -14,7 +14,7 @@ but with weights whose sum is 1: reserve(n) is left after n parts. A line that w
 parts has lost little of what is needed for the alarm, where the Simple Jumper has lost all.
 
 Scores: bets are on parts with a score below `cut`, the highest calibration score that is called
-good, and the calibration scores below it are what they are held against. So true defects that are
+good, and the calibration scores below it are what they are compared with. So true defects that are
 found have no part in it, and the guarantee stays: given `cut`, the scores below it are as
 exchangeable as before. Photos: brightness, contrast and sharpness of every part, each with a
 capital of its own. Martingales of different p-values must not be added; each of the three has its

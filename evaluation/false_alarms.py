@@ -172,7 +172,7 @@ def _peaks(fields: np.ndarray, above: np.ndarray, threshold: float) -> tuple[flo
 def log_nfa(maps: Any, background: Background) -> Any:
     """log10 of the number of false alarms at each pixel: [B, H, W] of maps [B, H, W].
 
-    In a good image less than 10 to its power windows are expected to be so unusual. Of NumPy's
+    At most 10 to this power windows of a good image are expected to be so unusual. Of NumPy's
     arrays it is NumPy's, of JAX's JAX's.
     """
     xp = maps.__array_namespace__()
@@ -236,24 +236,25 @@ def marks_statement(marks: Marks) -> list[str]:
         if not share
     ]
     sentences = [
-        f"In a good image {marks.expected:g} region or less is expected to be marked by chance; in "
-        f"the {marks.images} held-out good images, each judged by others of them, there were "
-        f"{marks.observed:.2g} an image."
+        f"Chance is expected to mark at most {marks.expected:g} regions in a good image; the "
+        f"{marks.images} held-out good images, each judged by others of them, have "
+        f"{marks.observed:.2g} on average."
     ]
     if marks.conformal:
         sentences.append(
-            "That is clearly more, so that what is assumed of chance is wrong here. Pixels are "
-            "marked instead that are less probable than those of nearly all held-out good images: "
-            "in no larger a share of new good parts than may be called defective."
+            "That is clearly more, so the assumptions about chance do not hold here. Pixels are "
+            "marked instead if they are less probable than those of nearly all held-out good "
+            "images, so that no larger a share of new good parts has a mark than may be called "
+            "defective."
         )
     if background.usual:
         sentences.append(
-            "The map is held against what is usual at each place, which predicts one half of these "
-            "images from the other better than the same levels everywhere."
+            "The map is compared with what is usual at each place: that predicts one half of these "
+            "images from the other better than the same levels everywhere do."
         )
     if unused:
         sentences.append(
-            f"Levels not used, for too few good pixels lie above: {', '.join(unused)}."
+            f"Levels not used, because too few good pixels lie above them: {', '.join(unused)}."
         )
     return sentences
 

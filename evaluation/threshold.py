@@ -228,7 +228,7 @@ def statement(threshold: Threshold, *, tuned: bool = False) -> list[str]:
         held_out, tuned = f"good photos of {threshold.date[:10]}", False
     sentences = [
         *_promise(threshold, promised, held_out),
-        f"Other {count} {of} would have given another threshold: in 95 of 100 such choices the "
+        f"Another {count} {of} would have given another threshold: in 95 of 100 such choices the "
         f"false-alarm rate in the long run lies between {low} and {high}.",
         f"With {count} good {of} the lowest rate that can be guaranteed is {lowest}.",
     ]
@@ -240,8 +240,8 @@ def statement(threshold: Threshold, *, tuned: bool = False) -> list[str]:
         )
     if tuned:
         sentences.append(
-            "The score's settings were chosen with the help of the same images, which these rates "
-            "do not count in: judge them on further good parts."
+            "The score's settings were chosen with the help of the same images, and these rates "
+            "take no account of that: judge them on further good parts."
         )
     sentences += misses_statement(threshold.misses) if threshold.misses else []
     return sentences + (marks_statement(threshold.marks) if threshold.marks else [])

@@ -1,7 +1,7 @@
 """Few-shot detection as stages: `deviation` learns from normal and labelled images.
 
 Where the config has a section `labelled_training`, a stage `autoencoder` comes first, the
-self-supervised one of ae_jax, and `deviation` learns on the features of its encoder, which rests.
+self-supervised one of ae_jax, and `deviation` learns on the features of its frozen encoder.
 """
 
 from collections.abc import Callable, Mapping
@@ -89,7 +89,7 @@ def build(config: Any, num_train: int, textures: np.ndarray | None = None) -> Me
 def encoded(autoencoder: nn.Module, variables: Any, images: jax.Array) -> jax.Array:
     """What the last dilated block of a trained autoencoder says of images: [B, h, w, F].
 
-    It rests: batch normalisation uses running averages, and no gradient goes there.
+    It is frozen: batch normalisation uses running averages, and no gradient goes there.
     """
     _, seen = autoencoder.apply(
         variables,

@@ -62,7 +62,7 @@ def summary(results: Mapping[str, Any]) -> str:
         f"{row.wrong} of {row.images} {row.type} {row.kind} (95 % interval {row.interval})"
         for row in errors(results)
     ]
-    judged = [f"With it, of the test {what}: {'; '.join(wrong)}."] if wrong else []
+    judged = [f"At the threshold, of the test {what}: {'; '.join(wrong)}."] if wrong else []
     return "\n".join([line, *results["threshold"]["statement"], *judged])
 
 

@@ -201,7 +201,7 @@ def _deceit(
 def mirrored_critic(networks: MirroredNetworks, pairs_of: PairsFn, penalty: float = 10.0) -> LossFn:
     """mean y (D(x, G(E(x))) - D(x, x)) + penalty * mean (||grad D|| - 1)^2 (arXiv 2003.10713).
 
-    The autoencoder rests, and its running averages too. Its keyword `atypical_on` is for the step
+    The autoencoder is frozen, with its running averages. Its keyword `atypical_on` is for the step
     from which on there are atypical images.
     """
 

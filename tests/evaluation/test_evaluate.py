@@ -147,7 +147,8 @@ def test_what_the_threshold_gets_wrong_is_counted(tmp_path):
     wrong = {name: entry["wrong"] for name, entry in results["at_threshold"].items()}
     assert wrong == {"good": 1, "dot": 0, "line": 1}
     said = summary.summary(results)
-    assert "1 of 2 good called defective (95 % interval 1.3 % to 98.7 %)" in said
+    begin = "At the threshold, of the test images: "
+    assert f"{begin}1 of 2 good called defective (95 % interval 1.3 % to 98.7 %)" in said
     assert "1 of 1 line missed" in said and "0 of 1 dot missed" in said
     assert all(sentence in said for sentence in results["threshold"]["statement"])
 
@@ -156,7 +157,7 @@ def test_what_the_threshold_gets_wrong_is_counted(tmp_path):
 def test_no_test_images_and_the_threshold_is_there(tmp_path):
     results = run(tmp_path, labelled([]), calibration=3)
     assert results["at_threshold"] == {} and results["threshold"]["held_out"] == 3
-    assert "With it, of the test images" not in summary.summary(results)
+    assert "of the test images" not in summary.summary(results)
 
 
 def test_maps_for_the_official_evaluation(tmp_path):

@@ -17,9 +17,9 @@ from engine.method import (
     descend,
     first_line,
     init_state,
-    num_updates,
     refuse_size,
     shapes_of,
+    steps_of,
 )
 from engine.usual import place_tuning
 
@@ -62,15 +62,6 @@ def require_fitting(network: nn.Module, side: int) -> None:
         return "" if height == width == side else f"{name} makes {height} px of {side} px"
 
     refuse_size(side, problem_of)
-
-
-def steps_of(section: Any, num_train: int) -> int:
-    """How many steps a `training` section means; ValueError where it is none."""
-    samples = section.samples or num_train
-    num_steps = section.num_steps or num_updates(section.epochs, samples, section.batch_size)
-    if num_steps < 1:
-        raise ValueError(f"{section.epochs} epochs are no step: set more epochs, or num_steps")
-    return num_steps
 
 
 def _stage(config: Any, num_train: int, network: nn.Module, side: int) -> Stage:

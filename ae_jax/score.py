@@ -20,12 +20,9 @@ import numpy as np
 from ae_jax.losses import Residual, reconstruct
 from ae_jax.models import Output
 from engine import residuals
-from engine.map_score import of_map
+from engine.map_score import of_map, require_image_score
 from engine.method import Score, ScoreFn, Variables
 from engine.usual import Cells, over_usual, required_usual
-
-RULES = ("max", "top", "sum")
-"""What `score.image_score` may be."""
 
 MAPS = ("residual", "head", "product")
 """What `score.map` may be."""
@@ -126,11 +123,7 @@ def restored(
     Raises:
       ValueError: another image score, a share out of (0, 1], or as `engine.usual.required_usual`.
     """
-    if image_score not in RULES or not 0 < top <= 1:
-        raise ValueError(
-            f"score.image_score {image_score!r} must be one of {', '.join(RULES)}, and score.top "
-            f"{top} in (0, 1]"
-        )
+    require_image_score(image_score, top)
     places = required_usual(normalise, usual)
 
     def score(variables: Variables, images: jax.Array) -> Score:

@@ -18,10 +18,10 @@ import numpy as np
 from ae_jax.corruption import CorruptFn
 from ae_jax.head import Restorer
 from ae_jax.losses import over_images, reconstruct, region_means
-from ae_jax.method import require_fitting, steps_of
+from ae_jax.method import require_fitting
 from ae_jax.score import anomaly_map
 from engine import residuals
-from engine.make import make
+from engine.make import corruption_of, make
 from engine.map_score import of_map
 from engine.method import (
     Method,
@@ -36,12 +36,11 @@ from engine.method import (
     descend,
     init_state,
     refuse_batch,
+    steps_of,
 )
 from engine.optimizer import scheduled_optimizer
+from engine.preview import pairs, previewed
 from engine.usual import Cells, by_place, measured_usual
-
-_PREVIEW = 64  # corrupted images in the picture of them
-_PREVIEW_SIDE = 128  # pixels
 
 
 def build(config: Any, num_train: int, textures: np.ndarray | None = None) -> Method:
@@ -66,7 +65,7 @@ def build(config: Any, num_train: int, textures: np.ndarray | None = None) -> Me
         )
     for each in {side, config.data.image_size}:  # scored are whole images
         require_fitting(network, each)
-    corrupt = corruption_of(config.corruption, textures)
+    corrupt: CorruptFn = corruption_of(config.corruption, textures)
     if "head_training" in config:
         corrupt_for_head = corruption_of(config.head_training.corruption, textures)
         stages: tuple[Stage, ...] = (
@@ -81,11 +80,6 @@ def build(config: Any, num_train: int, textures: np.ndarray | None = None) -> Me
         return lambda variables, images: score(_averaged(variables), images)
 
     return Method(stages, score_with({}), _tuning(config.tuning, network, score_with))
-
-
-def corruption_of(section: Any, textures: np.ndarray | None) -> CorruptFn:
-    """What a section `corruption` names, with the user's textures, uint8 [T, S, S, 3]."""
-    return make({name: value for name, value in section.items() if name != "textures"}, textures)
 
 
 def _averaged(variables: Variables) -> Variables:
@@ -276,11 +270,8 @@ def checks(
 
 def preview(corrupt: CorruptFn, side: int, images: jax.Array, rng: jax.Array) -> jax.Array:
     """64 corruptions of images [B, H, W, C], beside their masks: [64, h, 2 h, C], small."""
-    images = images[jnp.arange(_PREVIEW) % images.shape[0], :side, :side]
-    corrupted, mask = corrupt(rng, images)
-    both = jnp.concatenate([corrupted, _as_image(mask)], axis=2)
-    small = min(side, _PREVIEW_SIDE)
-    return jax.image.resize(both, (_PREVIEW, small, 2 * small, 3), "linear")
+    corrupted, mask = corrupt(rng, previewed(images)[:, :side, :side])
+    return pairs(corrupted, _as_image(mask))
 
 
 def _as_image(mask: jax.Array) -> jax.Array:

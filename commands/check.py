@@ -13,12 +13,15 @@ from ml_collections import ConfigDict
 from commands import inputs
 from commands.evaluate import require_judgement
 from data import pipeline
-from data.check import CALIBRATION, TRAINED, check_data
+from data.check import CALIBRATION, LABELLED, TRAINED, check_data
 from data.clip_check import check_clips
 from data.images import MOST_PIXELS, PLAIN, Reading, one_line
+from data.labelled import samples_of
 from engine import brightness
 from engine.make import resolve
+from engine.workdir import Facts
 from evaluation import threshold
+from evaluation.misses import labels_statement
 
 _MANY, _FIRST = 10, 3  # of more problems than the former that are alike, so many are said
 
@@ -42,12 +45,17 @@ def check(config: ConfigDict, workdir: str) -> int:
     problems, trained_on = [], 1
     if config.data.category == "demo" and not (workdir and os.path.isdir(config.data.root)):
         print("The images of 'demo' are made when a run starts: there are none to check.")
+        asked = inputs.defects_of(config)
+        labelled = len(samples_of(asked.folder)) if asked.folder else asked.number
     else:
-        found, trained_on = _check_images(config)
+        found, trained_on, labelled = _check_images(config)
         problems += found
     if config.data.brightness:
         print(brightness.correction(None))
-    problems += _config_problems(config, trained_on)
+    problems += (of_config := _config_problems(config, trained_on))
+    if not of_config:
+        problems += _label_problems(config, trained_on, labelled)
+    problems = list(dict.fromkeys(problems))
     for problem in _first_of_each_kind(problems):
         print(f"problem: {problem}")
     print(
@@ -58,11 +66,11 @@ def check(config: ConfigDict, workdir: str) -> int:
     return len(problems)
 
 
-def _check_images(config: ConfigDict) -> tuple[list[str], int]:
+def _check_images(config: ConfigDict) -> tuple[list[str], int, int]:
     """Prints what `check_data` finds, but for the problems.
 
     Returns:
-      The problems, and how many images are trained on, at least one.
+      The problems, how many images are trained on, at least one, and how many are labelled.
     """
     if inputs.of_clips(config):
         return _check_clips(config)
@@ -96,10 +104,12 @@ def _check_images(config: ConfigDict) -> tuple[list[str], int]:
         problems.append(one_line(error))
     for warning in warnings:
         print(f"warning: {warning}")
-    return problems, max(good - count, 1)
+    labelled = sum(image.use == LABELLED for image in report.images)
+    labelled = labelled or inputs.defects_of(config).number  # too many, which is a problem
+    return problems, max(good - count, 1), labelled
 
 
-def _check_clips(config: ConfigDict) -> tuple[list[str], int]:
+def _check_clips(config: ConfigDict) -> tuple[list[str], int, int]:
     """As `_check_images`, of clips: all are decoded, and whole ones held out."""
     settings = inputs.clip_settings(config, Reading(config.data.white_level or None))
     place = config.data.category, config.data.root, config.data.folder
@@ -118,7 +128,7 @@ def _check_clips(config: ConfigDict) -> tuple[list[str], int]:
         problems.append(one_line(error))
     for warning in warnings:
         print(f"warning: {warning}")
-    return problems, max(counts[TRAINED], 1)
+    return problems, max(counts[TRAINED], 1), 0
 
 
 def _first_of_each_kind(problems: Sequence[str]) -> Iterator[str]:
@@ -150,6 +160,23 @@ def _config_problems(config: ConfigDict, trained_on: int) -> list[str]:
         except (ValueError, OSError) as error:
             problems.append(one_line(error))
     return list(dict.fromkeys(problems))
+
+
+def _label_problems(config: ConfigDict, trained_on: int, labelled: int) -> list[str]:
+    """Prints what so many labelled images allow, where there are any or the method wants some.
+
+    Returns:
+      What is wrong with how the run is to be judged, such as costs without labelled images.
+    """
+    learns = inputs.method_of(config, Facts(trained_on, "")).labelled
+    try:
+        judgement = require_judgement(config)
+        judgement.costs_of(labelled, learns)
+    except ValueError as error:
+        return [one_line(error)]
+    if labelled or learns:
+        print(labels_statement(labelled, learns=learns, leave_one_out=judgement.leave_one_out))
+    return []
 
 
 def _named(section: dict[str, Any]) -> Iterator[str]:

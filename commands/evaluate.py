@@ -64,21 +64,20 @@ class Judgement(NamedTuple):
         if shortfall := threshold.shortfall(self.false_alarm_rate, count, good, of=of):
             logging.warning("%s", shortfall)
 
-    def costs_of(self, splits: pipeline.Splits, learns: bool) -> Costs | None:
-        """What the threshold is chosen by, of these images; None: by the false-alarm rate.
+    def costs_of(self, labelled: int, learns: bool) -> Costs | None:
+        """What the threshold is chosen by, of so many labelled images; None: by the rate.
 
         `learns`: whether the method learns from labelled images.
 
         Raises:
           ValueError: there are too few labelled images for it, or for leaving one out.
         """
-        count = None if splits.labelled is None else len(splits.labelled.images)
-        if self.leave_one_out and learns and (count or 0) < 2:
+        if self.leave_one_out and learns and labelled < 2:
             raise ValueError(
                 f"threshold.leave_one_out takes 2 labelled images at least, and there are "
-                f"{count or 0}: label more with data.labelled, or set it to False"
+                f"{labelled}: label more with data.labelled, or set it to False"
             )
-        return require_costs(self.costs, count, tested=self.leave_one_out or not learns)
+        return require_costs(self.costs, labelled, tested=self.leave_one_out or not learns)
 
 
 def _held(images: Images, of_clips: bool) -> int:
@@ -122,7 +121,7 @@ def evaluate(
         splits = inputs.load(config, facts)
         judgement.warn_of_few(splits)
         facts = rejoin(config, workdir, inputs.facts_of(config, splits))
-        judgement.costs_of(splits, inputs.method_of(config, facts).labelled)
+        costs = judgement.costs_of(splits.num_labelled, inputs.method_of(config, facts).labelled)
         before, now = usable_sources(workdir), inputs.sources_of(splits)
         if before and (what := changes(before.all(), now.all())):
             logging.warning("Images have changed since %s was last evaluated: %s.", workdir, what)
@@ -130,7 +129,7 @@ def evaluate(
         if judgement.leave_one_out:
             left_out = ranks_left_out(config, facts, workdir, splits)
         return evaluate_run(
-            config, facts, judgement, workdir, splits, left_out=left_out, save_maps=save_maps
+            config, facts, judgement, costs, workdir, splits, left_out=left_out, save_maps=save_maps
         )
 
 
@@ -141,9 +140,10 @@ def _evaluate_ensemble(config: ConfigDict, workdir: str, *, save_maps: bool) -> 
     with held(workdir):
         splits = inputs.load(config, facts)
         ensemble.bind(config, facts, workdir)
+        costs = judgement.costs_of(splits.num_labelled, learns=True)  # one member has
         networks = ensemble.joined(members, ensemble.measured(members, splits))
         return evaluate_run(
-            config, facts, judgement, workdir, splits, networks=networks, save_maps=save_maps
+            config, facts, judgement, costs, workdir, splits, networks=networks, save_maps=save_maps
         )
 
 
@@ -151,6 +151,7 @@ def evaluate_run(
     config: ConfigDict,
     facts: Facts,
     judgement: Judgement,
+    costs: Costs | None,
     workdir: str,
     splits: pipeline.Splits,
     *,
@@ -160,8 +161,8 @@ def evaluate_run(
 ) -> dict[str, Any]:
     """Scores the images with the networks in `workdir`, and writes and prints what comes of it.
 
-    `left_out` are the ranks of the labelled images by networks that have not seen them; `networks`
-    are those of an ensemble, by default the workdir's own.
+    `costs` are the judgement's that these images allow; `left_out` the ranks of the labelled images
+    by networks that have not seen them; `networks` those of an ensemble, by default the workdir's.
     """
     if not parallel.is_main():
         return {}
@@ -170,7 +171,6 @@ def evaluate_run(
     if networks is None:
         networks = restore_networks(config, facts, workdir)
         learns = networks.method.labelled
-    costs = judgement.costs_of(splits, learns)
     labelled = splits.labelled and LabelledDefects(splits.labelled, learns, left_out, costs)
     outcome = evaluation.evaluate_test_set(
         scorer_of(networks.method, networks.variables),

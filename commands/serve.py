@@ -58,7 +58,7 @@ def serve(
         raise ValueError(f"--keep={keep} keeps photos in the journal: name its folder, --journal")
     import uvicorn
 
-    from deploy.limits import limited
+    from deploy.limits import TimedHead, limited
     from deploy.service import Gauges, application
 
     startup.give_back_memory()
@@ -74,7 +74,7 @@ def serve(
         line = Line(served, book, seen=lambda parts, watch: gauges.batch(parts))
         config = uvicorn.Config(
             limited(application(line, gauges)),
-            http="h11",
+            http=TimedHead,
             ws="none",
             lifespan="on",
             log_level="warning",

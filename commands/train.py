@@ -31,9 +31,9 @@ def train(
         splits = inputs.load(config)
         judgement.warn_of_few(splits)
         facts = inputs.facts_of(config, splits)
-        judgement.costs_of(splits, inputs.method_of(config, facts).labelled)
+        costs = judgement.costs_of(splits.num_labelled, inputs.method_of(config, facts).labelled)
         train_networks(config, facts, workdir, splits, reuse=reuse)
         left_out = None
         if judgement.leave_one_out:
             left_out = ranks_left_out(config, facts, workdir, splits)
-        return evaluate_run(config, facts, judgement, workdir, splits, left_out=left_out)
+        return evaluate_run(config, facts, judgement, costs, workdir, splits, left_out=left_out)

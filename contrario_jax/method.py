@@ -31,8 +31,8 @@ from engine.method import (
     Stage,
     TrainState,
     Variables,
-    num_updates,
     refuse_size,
+    steps_of,
 )
 from engine.nfa import window_moments
 
@@ -93,14 +93,6 @@ def _problem(scales: Sequence[int], side: int, image: int) -> str:
     return ""
 
 
-def _num_steps(section: Any, num_train: int) -> int:
-    """How many steps the `training` section means; ValueError where it is none."""
-    steps = section.num_steps or num_updates(section.epochs, num_train, section.batch_size)
-    if steps < 1:
-        raise ValueError(f"{section.epochs} epochs are no step: set more epochs, or num_steps")
-    return steps
-
-
 def _moments_stage(config: Any, num_train: int, shape: _Shape) -> Stage:
     """Means and covariances of the patches of the training images."""
     values = shape.side**2 * _COLOURS
@@ -135,7 +127,7 @@ def _moments_stage(config: Any, num_train: int, shape: _Shape) -> Stage:
             for k, scale in enumerate(shape.scales)
         }
 
-    steps = _num_steps(config.training, num_train)
+    steps = steps_of(config.training, num_train)
     return Stage("moments", init, step, steps, (config.training.batch_size,), pictures)
 
 
@@ -232,7 +224,7 @@ def _counting_stage(
         distance = _distance(variables, images, scales, 0)
         return {"distances": jnp.clip(distance[..., None] / 2 - 1, -1, 1)}
 
-    steps = _num_steps(config.training, num_train)
+    steps = steps_of(config.training, num_train)
     return Stage(name, init, step, steps, (batch_size,), pictures)
 
 

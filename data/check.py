@@ -80,11 +80,10 @@ def check_data(
     Of a decoded copy, which `pipeline.load_splits` takes as well, it says what is in it.
 
     Raises:
-      ValueError, FileNotFoundError: there is no such data set; a number makes no sense; a copy is
-        damaged or of other images.
+      ValueError, FileNotFoundError: there is no such data set; a copy is damaged or of other
+        images.
       OSError: a folder cannot be listed.
     """
-    pipeline.require_numbers(image_size, calibration, white_level, max_pixels)
     root, folder = (os.path.expanduser(os.fspath(path)) for path in (root, folder))
     split = (seed, calibration)
     if not folder and os.path.isfile(root):

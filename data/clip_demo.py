@@ -15,6 +15,7 @@ import numpy as np
 from PIL import Image
 
 from data.clip_scan import LABELS_FILE
+from data.demo import is_demo
 from storage.outputs import DEMO_FILE
 
 CLIP_KINDS = ("fast", "backwards", "stuck", "foreign")
@@ -59,13 +60,8 @@ def generate_clips(
     counts = {"frames": frames, "train": train, "good": good, "bad": bad}
     settings = json.dumps({"clips": _VERSION, "seed": seed, "size": size, **counts}).encode()
     folder = Path(root) / "demo"
-    if folder.exists():
-        marker, written = folder / DEMO_FILE, frames * (train + good + len(CLIP_KINDS) * bad)
-        same = marker.is_file() and marker.read_bytes() == settings
-        if same and len(list(folder.glob("*/frames/*/*.png"))) == written:
-            return
-        way_out = "delete it or choose another workdir"
-        raise ValueError(f"{folder} is not a complete demo data set of these settings: {way_out}")
+    if is_demo(folder, settings, frames * (train + 2 * (good + len(CLIP_KINDS) * bad))):
+        return
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=root, prefix=".demo-") as hidden:
         unfinished = Path(hidden) / "demo"

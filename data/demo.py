@@ -55,13 +55,8 @@ def generate_demo(
     counts = {"train": train, "good": good, "bad": bad}
     settings = json.dumps({"version": _VERSION, "seed": seed, "size": size, **counts}).encode()
     folder = Path(root) / "demo"
-    if folder.exists():
-        marker, images = folder / DEMO_FILE, train + good + 2 * len(DEFECTS) * bad
-        same = marker.is_file() and marker.read_bytes() == settings
-        if same and len(list(folder.rglob("*.png"))) == images:
-            return
-        way_out = "delete it or choose another workdir"
-        raise ValueError(f"{folder} is not a complete demo data set of these settings: {way_out}")
+    if is_demo(folder, settings, train + good + 2 * len(DEFECTS) * bad):
+        return
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=root, prefix=".demo-") as hidden:
         unfinished = Path(hidden) / "demo"
@@ -70,6 +65,24 @@ def generate_demo(
             Image.fromarray(pixels).save(unfinished / path)
         (unfinished / DEMO_FILE).write_bytes(settings)
         unfinished.rename(folder)
+
+
+def is_demo(folder: Path, settings: bytes, pictures: int) -> bool:
+    """Whether `folder` is the data set of these settings, with so many pictures, masks among them.
+
+    Raises:
+      ValueError: it holds anything else.
+    """
+    if not folder.exists():
+        return False
+    marker = folder / DEMO_FILE
+    same = marker.is_file() and marker.read_bytes() == settings
+    if same and len(list(folder.rglob("*.png"))) == pictures:
+        return True
+    raise ValueError(
+        f"{folder} is not a complete demo data set of these settings: delete it or choose another "
+        "workdir"
+    )
 
 
 def _files(seed: int, size: int, train: int, good: int, bad: int) -> Iterator[tuple[str, _Pixels]]:

@@ -18,7 +18,6 @@ from absl import logging
 from data import decoded, labelled, sampling, scan
 from data.decoded import Decoded, Images
 from data.images import (
-    FULL,
     MOST_PIXELS,
     Inspected,
     Reading,
@@ -52,6 +51,11 @@ class Splits(NamedTuple):
     white_level: int | None = None
     # Defective images that may be learnt from, apart from all others; None: none were asked for.
     labelled: Images | None = None
+
+    @property
+    def num_labelled(self) -> int:
+        """How many images are labelled."""
+        return 0 if self.labelled is None else len(self.labelled.images)
 
 
 # ---------------------------------------------------------------- folder to splits
@@ -103,12 +107,11 @@ def load_splits(
         Without `test` there are none from the test set.
 
     Raises:
-      ValueError: unknown category, bad files, a number that makes no sense, an `.npz` of other
-        images or of another white level; a labelled image is also a good or a tested one.
+      ValueError: unknown category, bad files, an `.npz` of other images or of another white level;
+        a labelled image is also a good or a tested one.
       FileNotFoundError: `folder`, or one of the 15 categories, is not there.
       OSError: a folder cannot be listed.
     """
-    require_numbers(image_size, calibration, white_level or 0, max_pixels)
     reading = Reading(white_level, max_pixels)
     few = labelled.samples_of(defects.folder) if defects.folder else []
     root, folder, data_dir = (os.path.expanduser(os.fspath(at)) for at in (root, folder, data_dir))
@@ -132,23 +135,6 @@ def load_splits(
     if splits.labelled:
         labelled.require_apart(splits.labelled, splits[:3])
     return splits
-
-
-def require_numbers(
-    image_size: int, calibration: float, white_level: int = 0, max_pixels: int = MOST_PIXELS
-) -> None:
-    """Raises ValueError for numbers that make no sense, as `load_splits` takes them."""
-    if image_size < 1 or not 0 <= calibration < 1:
-        raise ValueError(
-            f"image_size {image_size} must be at least 1, calibration {calibration} in [0, 1)"
-        )
-    if white_level != 0 and not (isinstance(white_level, int) and 255 <= white_level <= FULL):
-        raise ValueError(
-            f"data.white_level {white_level} must be 0, to be found by the training images, or a "
-            f"whole number from 255 to {FULL}"
-        )
-    if not isinstance(max_pixels, int) or max_pixels < 64:
-        raise ValueError(f"data.max_pixels {max_pixels} must be a whole number, at least 64")
 
 
 def require_product_name(category: str) -> None:

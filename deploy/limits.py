@@ -5,8 +5,10 @@ import time
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
+import h11
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 BODY = 20 * 2**20
 """Bytes of a request, all its images together."""
@@ -14,9 +16,48 @@ BODY = 20 * 2**20
 SECONDS = 30.0
 """In which a request must have come whole."""
 
+HEAD = 10.0
+"""In which a connection must have sent the head of a request."""
+
 _Message = MutableMapping[str, Any]
 _Receive = Callable[[], Awaitable[_Message]]
 _Send = Callable[[_Message], Awaitable[None]]
+
+
+class TimedHead(H11Protocol):
+    """uvicorn's protocol, which closes a connection whose request's head does not come in time.
+
+    By itself uvicorn waits for ever where nothing comes, or half a head does; some hundreds of such
+    connections are all that it takes.
+    """
+
+    seconds = HEAD
+    _end: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """A connection begins."""
+        super().connection_made(transport)
+        self._watch()
+
+    def data_received(self, data: bytes) -> None:
+        """Bytes have come."""
+        super().data_received(data)
+        self._watch()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """A connection has ended."""
+        super().connection_lost(exc)
+        if self._end:
+            self._end.cancel()
+
+    def _watch(self) -> None:
+        """Time runs from the first byte that is awaited until the head is whole."""
+        if self.conn.their_state is not h11.IDLE:
+            if self._end:
+                self._end.cancel()
+            self._end = None
+        elif self._end is None:
+            self._end = self.loop.call_later(self.seconds, self.timeout_keep_alive_handler)
 
 
 def limited(app: Any, *, body: int = BODY, seconds: float = SECONDS) -> Any:

@@ -333,7 +333,7 @@ def _write_pictures(
     large = resize_map(values, shown.shape[:2])
     pictures = [
         heat.coloured(large, threshold.map_max),
-        heat.overlay(shown, large, threshold.map_max),
+        heat.overlay(shown, large, threshold.map_max, marked),
         marked,
     ]
     for folder, picture in zip(PICTURES, pictures, strict=True):

@@ -286,8 +286,10 @@ def pictures_of(part: Part, wanted: Sequence[str], map_max: float) -> dict[str, 
         if part.prediction.map is None:
             continue
         large = resize_map(part.prediction.map, shown.shape[:2])
-        heated = name == "heat"
-        drawn = heat.coloured(large, map_max) if heated else heat.overlay(shown, large, map_max)
+        if name == "heat":
+            drawn = heat.coloured(large, map_max)
+        else:
+            drawn = heat.overlay(shown, large, map_max, part.prediction.marked)
         pictures[name] = _data_uri(drawn)
     return pictures
 

@@ -15,7 +15,6 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
 from diffusion_jax.chain import Limits, repair_chain, switched
 from diffusion_jax.losses import Corrupt
@@ -31,7 +30,7 @@ from diffusion_jax.score import (
     residual_map,
 )
 from engine import parallel
-from engine.make import make
+from engine.make import corruption_of, make
 from engine.map_score import of_map
 from engine.method import (
     ChainFn,
@@ -52,9 +51,8 @@ from engine.method import (
     refuse_size,
     shapes_of,
 )
-
-_PREVIEW = 64  # noised images in the picture of them
-_PREVIEW_SIDE = 128  # pixels
+from engine.optimizer import scheduled_optimizer
+from engine.preview import pairs, previewed
 
 
 def build(config: Any, num_train: int, textures: np.ndarray | None = None) -> Method:
@@ -73,8 +71,7 @@ def build(config: Any, num_train: int, textures: np.ndarray | None = None) -> Me
     network: nn.Module = make(config.denoiser)
     refuse_size(side, partial(_problem, network))
     denoiser = Denoiser(network, make(config.diffusion), make(config.noise))
-    fields = {name: value for name, value in config.corruption.items() if name != "textures"}
-    corrupt: Corrupt = make(fields, textures)
+    corrupt: Corrupt = corruption_of(config.corruption, textures)
     refuse_batch(corrupt, section.batch_size, side)
     course = _course(config.score)
     highest = section.loss.get("levels", (len(denoiser.schedule) - 1,))[-1]
@@ -117,21 +114,10 @@ def _course(section: Mapping[str, Any]) -> Course:
     return Course(**{name: section[name] for name in names})
 
 
-def _optimizer(section: Any) -> optax.GradientTransformation:
-    """Clipped gradients, and a cosine schedule with warm-up over all steps."""
-    steps, warmup = section.num_steps, section.schedule.warmup_steps
-    if not 0 <= warmup < steps:
-        raise ValueError(
-            f"training.schedule.warmup_steps {warmup} must be less than training.num_steps {steps}"
-        )
-    schedule = optax.warmup_cosine_decay_schedule(**section.schedule, decay_steps=steps)
-    return optax.chain(optax.clip_by_global_norm(section.clip), make(section.optimizer, schedule))
-
-
 def _denoiser_stage(
     section: Any, denoiser: Denoiser, corrupt: Corrupt, highest: int, side: int
 ) -> Stage:
-    optimizer = _optimizer(section)
+    optimizer = scheduled_optimizer(section, section.num_steps)
     loss = make(section.loss, *denoiser, corrupt)
 
     def init(rng: jax.Array, variables: Variables) -> TrainState:
@@ -164,10 +150,8 @@ def _denoiser_stage(
         return {"restored": jnp.concatenate([images, given, noisy, restored], axis=2)}
 
     def preview(images: jax.Array, rng: jax.Array) -> jax.Array:
-        images = images[jnp.arange(_PREVIEW) % images.shape[0]]
-        both = jnp.concatenate(corrupted(rng, images)[:2], axis=2)
-        small = min(side, _PREVIEW_SIDE)
-        return jax.image.resize(both, (_PREVIEW, small, 2 * small, 3), "linear")
+        given, noisy, _ = corrupted(rng, previewed(images))
+        return pairs(given, noisy)
 
     return Stage(
         "denoiser",

@@ -17,11 +17,8 @@ from diffusion_jax.chain import Chain, Limits, repair_chain, switched, tried_res
 from diffusion_jax.noise import NoiseFn
 from diffusion_jax.schedule import Schedule, levels_of, refuse_above
 from engine import residuals
-from engine.map_score import of_map
+from engine.map_score import of_map, require_image_score
 from engine.method import Score, ScoreFn, Variables
-
-RULES = ("max", "top", "sum")
-"""What `score.image_score` may be."""
 
 RESIDUALS = ("squared", "absolute", "structure")
 """What `score.residual` may be."""
@@ -202,11 +199,7 @@ def glad(
     Raises:
       ValueError: a name that is none, levels that do not fall, or a start above the schedule.
     """
-    if image_score not in RULES or not 0 < top <= 1:
-        raise ValueError(
-            f"score.image_score {image_score!r} must be one of {', '.join(RULES)}, and score.top "
-            f"{top} in (0, 1]"
-        )
+    require_image_score(image_score, top)
     if residual not in RESIDUALS:
         raise ValueError(f"score.residual {residual!r} must be one of {', '.join(RESIDUALS)}")
     refuse_above(denoiser.schedule, score__start=start)

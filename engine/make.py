@@ -112,3 +112,14 @@ def make(section: Mapping[str, Any], *args: Any) -> Any:
     except TypeError as error:
         raise ValueError(f"fn={name!r} with {fields}: {error}") from error
     return function(*args, **fields)
+
+
+def corruption_of(section: Mapping[str, Any], textures: Any) -> Any:
+    """What a section `corruption` names, with the user's textures, uint8 [T, S, S, 3], or None.
+
+    Its field `textures` is the folder that they come from, which commands/ read.
+
+    Raises:
+      ValueError: as `make`.
+    """
+    return make({name: value for name, value in section.items() if name != "textures"}, textures)

@@ -9,6 +9,18 @@ from engine import residuals
 from engine.method import Score
 from engine.usual import Cells, over_usual
 
+IMAGE_SCORES = ("max", "top", "sum")
+"""What `score.image_score` of a map may be."""
+
+
+def require_image_score(name: str, top: float) -> None:
+    """Raises ValueError for another image score, or a share of the pixels out of (0, 1]."""
+    if name not in IMAGE_SCORES or not 0 < top <= 1:
+        raise ValueError(
+            f"score.image_score {name!r} must be one of {', '.join(IMAGE_SCORES)}, and score.top "
+            f"{top} in (0, 1]"
+        )
+
 
 def of_map(
     residual_map: jax.Array, smoothing: float, tops: Mapping[str, float], usual: Cells = ()

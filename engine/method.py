@@ -132,6 +132,25 @@ def num_updates(epochs: int, num_images: int, batch_size: int) -> int:
     return epochs * -(-num_images // batch_size)
 
 
+def steps_of(section: Any, num_images: int, batches: int = 1) -> int:
+    """How many steps of `batches` batches a section of the config means.
+
+    `section.num_steps`, or where it is 0 what `section.epochs` amount to; an epoch is
+    `section.samples` images where there is such a field and it is not 0, else `num_images`.
+
+    Raises:
+      ValueError: it is none.
+    """
+    images = section.get("samples", 0) or num_images
+    updates = num_updates(section.epochs, images, section.batch_size)
+    if (steps := section.num_steps or updates // batches) < 1:
+        raise ValueError(
+            f"{section.epochs} epochs of {images} images are no step of {batches} batches of "
+            f"{section.batch_size}: set more epochs, or num_steps"
+        )
+    return int(steps)
+
+
 def refuse_size(side: int, problem_of: Callable[[int], str]) -> None:
     """Raises ValueError where networks do not take images of `side` pixels, with the nearest sizes.
 
@@ -152,22 +171,25 @@ def first_line(error: Exception) -> str:
     return next(iter(str(error).splitlines()), type(error).__name__)
 
 
+def abstract_key() -> Any:
+    """A key for `jax.eval_shape`: a real one would start a device."""
+    return jax.eval_shape(lambda: jax.random.key(0))
+
+
 def shapes_of(network: nn.Module, *arguments: tuple[int, ...]) -> Any:
     """What a network gives of float32 arrays of these shapes, without computing: ShapeDtypeStructs.
 
     No device is started. The errors are those of the network.
     """
-    key = jax.eval_shape(lambda: jax.random.key(0))
     arrays = [jax.ShapeDtypeStruct(shape, jnp.float32) for shape in arguments]
-    return jax.eval_shape(network.init_with_output, key, *arrays)[0]
+    return jax.eval_shape(network.init_with_output, abstract_key(), *arrays)[0]
 
 
 def require_score(method: Method, shape: tuple[int, ...]) -> None:
     """Raises what scoring raises of an image of `shape` [H, W, C], without computing."""
-    key = jax.eval_shape(lambda: jax.random.key(0))
     variables: Variables = {}
     for stage in method.stages:
-        variables = jax.eval_shape(stage.init, key, variables).variables
+        variables = jax.eval_shape(stage.init, abstract_key(), variables).variables
     images = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
     jax.eval_shape(method.score, variables, images)
 
@@ -179,7 +201,7 @@ def refuse_batch(
 ) -> None:
     """Raises, without computing, what `corrupt` raises of so many images of `side` pixels."""
     images = jax.ShapeDtypeStruct((batch_size, side, side, 3), jnp.float32)
-    jax.eval_shape(corrupt, jax.eval_shape(lambda: jax.random.key(0)), images)
+    jax.eval_shape(corrupt, abstract_key(), images)
 
 
 def init_state(

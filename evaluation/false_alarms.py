@@ -21,6 +21,7 @@ from scipy import ndimage, stats
 
 from engine.nfa import LEAST, independent_share, log_windows, window_moments
 from engine.usual import over_usual, usual_cells
+from evaluation.maps import resize_map
 
 LEVELS = (0.1, 0.01, 0.001)
 """Shares of good pixels that lie above the levels."""
@@ -192,6 +193,12 @@ def log_nfa(maps: Any, background: Background) -> Any:
         beyond = xp.maximum(fields - threshold, 0)
     peaks = math.log10(_KINDS * background.regions) - beyond / (background.excess * math.log(10))
     return xp.minimum(windows, xp.where(above[:, background.rarest] > 0, peaks, windows))
+
+
+def marked_pixels(values: np.ndarray, marks: Marks, size: tuple[int, int]) -> np.ndarray:
+    """Which pixels of an image of `size` are marked by its map, float [h, w]: bool of that size."""
+    nfa = log_nfa(np.asarray(values, np.float32)[None], marks.background)[0]
+    return resize_map(nfa, size) < marks.limit
 
 
 def _above(fields: Any, thresholds: Any) -> Any:

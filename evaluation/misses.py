@@ -71,12 +71,12 @@ def cheapest(ranks: Sequence[int] | np.ndarray, count: int, costs: Costs) -> int
     return int(points[np.argmin(per_part)])
 
 
-def require_costs(costs: Costs, labelled: int | None, *, tested: bool) -> Costs | None:
+def require_costs(costs: Costs, labelled: int, *, tested: bool) -> Costs | None:
     """The costs to choose by, or None where both are 0.
 
     Args:
       costs: as the config has them.
-      labelled: how many labelled images there are; None: none were asked for.
+      labelled: how many labelled images there are.
       tested: whether each can be scored by a network that has not seen it.
 
     Raises:
@@ -89,10 +89,10 @@ def require_costs(costs: Costs, labelled: int | None, *, tested: bool) -> Costs 
             f"threshold.cost_of_miss={costs.miss:g} and threshold.cost_of_false_alarm="
             f"{costs.false_alarm:g}: set both above 0, or neither"
         )
-    if labelled is None or labelled < 2:
+    if labelled < 2:
         raise ValueError(
             "a threshold by cost takes 2 labelled defects at least, and there are "
-            f"{labelled or 0}: name some with --config.data.labelled=10, or leave both costs at 0"
+            f"{labelled}: name some with --config.data.labelled=10, or leave both costs at 0"
         )
     if not tested:
         raise ValueError(
@@ -120,6 +120,27 @@ def judged(labelled: LabelledDefects, ranks: Sequence[int], count: int, point: i
     missed = misses_by_cost(ranks, count, costs) if costs else misses_at(ranks, point)
     low, high = stats.binomtest(missed, number).proportion_ci(0.95, "exact")
     return Misses(number, labelled.trained_on, missed, (float(low), float(high)), costs)
+
+
+def labels_statement(labelled: int, *, learns: bool, leave_one_out: bool) -> str:
+    """What so many labelled images allow before anything is trained, and what not, in a sentence.
+
+    `learns`: whether the method learns from them.
+    """
+    if labelled < 2:
+        images = "1 labelled image is" if labelled else "No labelled images are"
+        what = "a threshold by cost, or for leaving one out" if learns else "a threshold by cost"
+        return f"{images} too few for {what}: --config.data.labelled=10 would do."
+    both = "misses are counted, and a threshold by cost can be chosen"
+    if not learns:
+        return f"By the {labelled} labelled images, which training does not see, {both}."
+    if leave_one_out:
+        return f"By {labelled} more trainings, each without one of the labelled images, {both}."
+    return (
+        f"The {labelled} labelled images are trained on, so that nothing is known of misses, and "
+        "no threshold by cost can be chosen: both take --config.threshold.leave_one_out=True, "
+        f"{labelled} more trainings, each without one of them."
+    )
 
 
 def misses_statement(misses: Misses) -> list[str]:

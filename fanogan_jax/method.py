@@ -18,9 +18,9 @@ from engine.method import (
     descend,
     first_line,
     init_state,
-    num_updates,
     refuse_size,
     shapes_of,
+    steps_of,
 )
 from engine.usual import place_tuning
 from fanogan_jax.losses import reconstruct
@@ -96,18 +96,6 @@ def _blank(config: Any) -> jax.Array:
     return jnp.zeros((1, config.data.image_size, config.data.image_size, 3))
 
 
-def steps_of(section: Any, num_images: int, batch_dims: tuple[int, ...]) -> int:
-    """`section.num_steps`, or where it is 0 what `section.epochs` amount to."""
-    batches = 1 if len(batch_dims) == 1 else batch_dims[0]
-    steps = section.num_steps or num_updates(section.epochs, num_images, batch_dims[-1]) // batches
-    if steps < 1:
-        raise ValueError(
-            f"{section.epochs} epochs of {num_images} images are no step of {batches} batches of "
-            f"{batch_dims[-1]}: set more epochs, or num_steps"
-        )
-    return steps
-
-
 def _gan_stage(config: Any, num_train: int, networks: Networks) -> Stage:
     section = config.gan
     optimizers = {
@@ -140,7 +128,7 @@ def _gan_stage(config: Any, num_train: int, networks: Networks) -> Stage:
         latents = jax.random.normal(jax.random.key(0), (images.shape[0], networks.latent))
         return {"samples": networks.generator.apply(variables["generator"], latents)}
 
-    num_steps = steps_of(section, num_train, batch_dims)
+    num_steps = steps_of(section, num_train, batch_dims[0])
     return Stage("gan", init, step, num_steps, batch_dims, pictures)
 
 
@@ -158,5 +146,5 @@ def _encoder_stage(config: Any, num_train: int, networks: Networks) -> Stage:
         reconstructions, _ = reconstruct(networks, variables, images, train=False)
         return {"reconstructions": jnp.concatenate([images, reconstructions], axis=2)}
 
-    num_steps = steps_of(section, num_train, batch_dims)
+    num_steps = steps_of(section, num_train)
     return Stage("encoder", init, step, num_steps, batch_dims, pictures)

@@ -15,24 +15,25 @@ import numpy as np
 
 from ae_jax.corruption import CorruptFn
 from ae_jax.dilated import DilatedBlock
-from ae_jax.method import require_fitting, steps_of
+from ae_jax.method import require_fitting
 from ae_jax.self_supervised import (
     autoencoder_stage,
-    corruption_of,
     preview,
 )
-from engine.make import make
+from engine.make import corruption_of, make
 from engine.method import (
     LossFn,
     Method,
     Stage,
     TrainState,
     Variables,
+    abstract_key,
     descend,
     first_line,
     init_state,
     refuse_size,
     shapes_of,
+    steps_of,
 )
 from engine.optimizer import scheduled_optimizer
 from few_shot_jax.losses import SeeFn
@@ -125,9 +126,8 @@ def _problem(config: Any, scorer: nn.Module, encoder: nn.Module | None, side: in
     try:
         shape: tuple[int, ...] = (1, side, side, 3)
         if encoder is not None:
-            key = jax.eval_shape(lambda: jax.random.key(0))
             image = jax.ShapeDtypeStruct(shape, jnp.float32)
-            variables = jax.eval_shape(encoder.init, key, image)
+            variables = jax.eval_shape(encoder.init, abstract_key(), image)
             shape = jax.eval_shape(partial(encoded, encoder), variables, image).shape
         shapes_of(scorer, shape)
     except (ZeroDivisionError, TypeError, ValueError) as error:

@@ -15,7 +15,7 @@ from scipy.stats import rankdata
 from data.decoded import Images
 from engine.sources import changes
 from evaluation.results import SCORES_FILE, Predictions, Run, config_key, read_predictions, read_run
-from report import figures, page
+from report import figures, page, sheets
 from report.comparison_tables import (
     Measured,
     categories_table,
@@ -144,10 +144,10 @@ def choose(defects: Sequence[str], scores: Sequence[np.ndarray]) -> dict[str, li
 
 def _outputs(
     name: str, run: Run, predictions: Predictions, places: Sequence[int]
-) -> figures.Outputs:
+) -> sheets.Outputs:
     """Copies of what the run made of the images at `places`, so that the rest can go."""
     reconstructions = predictions.reconstructions
-    return figures.Outputs(
+    return sheets.Outputs(
         name=name,
         map_max=predictions.map_max,
         scores=[float(run.scores[i]) for i in places],
@@ -180,19 +180,19 @@ def _pictures(
     category: str,
     test: Images,
     chosen: Mapping[str, Sequence[int]],
-    outputs: Sequence[Sequence[figures.Outputs]],
+    outputs: Sequence[Sequence[sheets.Outputs]],
 ) -> page.Section:
     """A picture per defect type; `outputs` holds for each of them what every run made of it."""
     drawn = []
     for (defect, places), runs in zip(chosen.items(), outputs, strict=True):
         extreme = "highest-ranked" if defect == "good" else "hardest"
         examples = [
-            figures.Example(f"{defect}: {which}", test.images[i], test.masks[i])
+            sheets.Example(f"{defect}: {which}", test.images[i], test.masks[i])
             for which, i in zip(("median", extreme), places, strict=False)
         ]
         files = " and ".join(test.paths[i] for i in places)
         caption = f"{defect}: the median and the {extreme} image by mean rank, {files}."
-        png = figures.png(figures.side_by_side(examples, runs))
+        png = figures.png(sheets.side_by_side(examples, runs))
         drawn.append(page.embedded(png, caption))
     return page.Section(f"{category}: the same images, run by run", drawn, _CHOICE)
 

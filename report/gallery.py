@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image
 
 from evaluation import threshold
+from evaluation.false_alarms import marked_pixels
 from evaluation.maps import resize_map
 from evaluation.results import Scored
 from evaluation.threshold import Threshold
@@ -127,12 +128,12 @@ def mistakes(scored: Scored, threshold: Threshold) -> list[Mistakes]:
     """The worst false alarms and the worst misses, each with its maps, or why there are none."""
     places = order(scored, threshold.threshold)
     return [
-        _worst(_ALARMS, scored, places.alarms, threshold.map_max),
-        _worst(_MISSES, scored, places.misses, threshold.map_max),
+        _worst(_ALARMS, scored, places.alarms, threshold),
+        _worst(_MISSES, scored, places.misses, threshold),
     ]
 
 
-def _worst(kind: _Kind, scored: Scored, places: np.ndarray, map_max: float) -> Mistakes:
+def _worst(kind: _Kind, scored: Scored, places: np.ndarray, threshold: Threshold) -> Mistakes:
     if not (np.asarray(scored.labels) == kind.label).any():
         return Mistakes(kind.title, f"There are no {kind.name} test images.")
     scores = f"{kind.name} test image{{}} {{}} a score {kind.side} the threshold"
@@ -140,17 +141,20 @@ def _worst(kind: _Kind, scored: Scored, places: np.ndarray, map_max: float) -> M
         return Mistakes(kind.title, f"None: no {scores.format('', 'has')}.")
     some = f"the {WORST} {kind.extreme} of {places.size}" if places.size > WORST else "all"
     about = f"{scores.format('s', 'with').capitalize()}: {some}, {kind.extreme} score first."
-    return Mistakes(kind.title, about, [_large(scored, int(i), map_max) for i in places[:WORST]])
+    if threshold.marks:
+        about += " Outlined: what is marked."
+    return Mistakes(kind.title, about, [_large(scored, int(i), threshold) for i in places[:WORST]])
 
 
-def _large(scored: Scored, i: int, map_max: float) -> Mistake:
+def _large(scored: Scored, i: int, threshold: Threshold) -> Mistake:
+    map_max, marks = threshold.map_max, threshold.marks
     image = _shrunk(Image.fromarray(scored.images[i]), LARGE)
     anomaly = resize_map(scored.maps[i], (image.height, image.width))
+    marked = marks and marked_pixels(scored.maps[i], marks, scored.images[i].shape[:2])
+    overlay = heat.overlay(np.asarray(image), anomaly, map_max, marked)
     pictures = {
         "image": image,
-        "what no good image had": Image.fromarray(
-            heat.overlay(np.asarray(image), anomaly, map_max)
-        ),
+        "what no good image had": Image.fromarray(overlay),
         "anomaly map": Image.fromarray(heat.coloured(anomaly, map_max)),
     }
     mask = scored.masks[i]

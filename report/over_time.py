@@ -89,9 +89,9 @@ def clip_figure(
     threshold: Threshold,
 ) -> Figure:
     """The score over time with the true intervals, above the key frames with their maps."""
-    figure = Figure(figsize=(9.6, 4.6), dpi=figures.EXAMPLES_DPI, layout="constrained")
-    upper, lower = figure.subfigures(2, 1, squeeze=False, height_ratios=[3, 2]).ravel()
-    axes = upper.subplots()
+    wide, tall, curve = 9.6, 4.6, 2.75  # inches
+    figure = Figure(figsize=(wide, tall), dpi=100)
+    axes = figures.panel(figure, 0, 0, wide, curve)
     for i, (first, last) in enumerate(intervals_above(labels, 0.5)):
         label = "labelled abnormal" if i == 0 else ""
         axes.axvspan(
@@ -109,10 +109,10 @@ def clip_figure(
     axes.set_title(figures.printable(clip), fontsize=11, loc="left", parse_math=False)
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(fontsize=8, loc="lower right", bbox_to_anchor=(1, 1), ncols=4, frameon=False)
-    boxes = lower.subplots(1, KEY_FRAMES, squeeze=False).ravel()
-    for box in boxes:
+    height, width = 1 - (curve + 0.3) / tall, 1 / KEY_FRAMES
+    for place, i in enumerate(chosen):
+        box = figure.add_axes((place * width, 0.02, width, height))
         box.set_axis_off()
-    for box, i in zip(boxes, chosen, strict=False):
         heat = resize_map(maps[i], frames[i].shape[:2])
         box.imshow(overlay(frames[i], heat, threshold.map_max))
         box.set_title(f"frame {i + 1}, score {scores[i]:.4g}", fontsize=9)

@@ -13,12 +13,14 @@ from typing import Any, NamedTuple
 import numpy as np
 from absl import logging
 from matplotlib.figure import Figure
+from PIL import Image
 
 from engine.log import duration, preview_file
+from evaluation.false_alarms import Marks, marked_pixels
 from evaluation.metrics import METRICS, Metric
 from evaluation.results import Scored
 from evaluation.threshold import Threshold, percent
-from report import figures, gallery, page
+from report import figures, gallery, page, sheets
 from report.page import Section, Table
 from report.summary import FRAME_AUROCS, errors
 from storage.files import safe_names, whole, write_text
@@ -83,7 +85,7 @@ def write_report(
         metrics=_metrics_tables(results),
         inputs=_inputs(folder, results),
         chains=_chains(folder, chains or {}),
-        examples=None if over_time else _examples(folder, scored, threshold.map_max, subject),
+        examples=None if over_time else _examples(folder, scored, threshold, subject),
         origin=_origin_tables(results),
     )
     write_text(os.path.join(folder, PAGE), text)
@@ -106,9 +108,9 @@ def _thumbnails(scored: Scored, calibration: Scored, threshold: Threshold) -> ga
     return gallery.thumbnails(calibration, threshold, "The held-out good images, by score", about)
 
 
-def _saved(folder: str, name: str, figure: Figure, caption: str) -> page.Embedded:
-    """The figure as a file of the folder and as part of the page."""
-    png = figures.png(figure)
+def _saved(folder: str, name: str, drawn: Figure | Image.Image, caption: str) -> page.Embedded:
+    """What is drawn, as a file of the folder and as part of the page."""
+    png = figures.png(drawn)
     with whole(os.path.join(folder, name)) as file:
         file.write(png)
     return page.embedded(png, caption)
@@ -162,12 +164,13 @@ def _inputs(folder: str, results: Results) -> Section:
 
 def _chains(folder: str, chains: Mapping[str, Mapping[str, np.ndarray]]) -> Section:
     title, caption = "How an image is repaired", "an image's way to what it is held against"
-    drawn = [_saved(folder, "chains.png", figures.strips(chains), caption)] if chains else []
+    drawn = [_saved(folder, "chains.png", sheets.strips(chains), caption)] if chains else []
     return Section(title, drawn)
 
 
-def _examples(folder: str, scored: Scored, map_max: float, subject: str) -> Section:
+def _examples(folder: str, scored: Scored, threshold: Threshold, subject: str) -> Section:
     """Draws up to six images of each defect type and of good, evenly spaced by score."""
+    marks = threshold.marks
     defects = np.asarray(scored.defects, dtype=object)
     scores = np.asarray(scored.scores)
     reconstructions = scored.reconstructions
@@ -178,18 +181,32 @@ def _examples(folder: str, scored: Scored, map_max: float, subject: str) -> Sect
         places = np.linspace(0, ranked.size - 1, min(EXAMPLES, ranked.size)).round().astype(int)
         chosen = ranked[places]
         spaced = f"{chosen.size} of {ranked.size} images, evenly spaced by score, lowest to highest"
-        figure = figures.examples(
+        figure = sheets.examples(
             images=scored.images[chosen],
             reconstructions=None if reconstructions is None else reconstructions[chosen],
             maps=scored.maps[chosen],
             masks=[scored.masks[i] for i in chosen],
+            marked=marks and [_marked(scored, i, marks) for i in chosen],
             captions=[_caption(scored, i) for i in chosen],
             title=f"{subject}: {defect}",
             note=spaced,
-            map_max=map_max,
+            map_max=threshold.map_max,
         )
         drawn.append(_saved(folder, f"defect_{safe}.png", figure, f"{defect}: {spaced}"))
-    return Section("Examples", drawn)
+    about = (
+        "In colours over an anomaly map's image: where the map is higher than in any held-out good "
+        "image, which is the line in the scale."
+    )
+    if marks:
+        about += (
+            " Marked is what is outlined in the image, as predict does it: by the number of false "
+            "alarms, which also sees how large and where a region is, and not by that line."
+        )
+    return Section("Examples", drawn, about)
+
+
+def _marked(scored: Scored, i: int, marks: Marks) -> np.ndarray:
+    return marked_pixels(scored.maps[i], marks, scored.images[i].shape[:2])
 
 
 def _caption(scored: Scored, i: int) -> str:

@@ -35,6 +35,7 @@ METHOD_MAY = {
     "engine.map_score",
     "engine.usual",
     "engine.optimizer",
+    "engine.preview",
 }
 # What is imported in one place alone.
 PLACES = {

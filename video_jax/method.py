@@ -27,10 +27,9 @@ from engine.method import (
     init_state,
 )
 from engine.optimizer import scheduled_optimizer
+from engine.preview import previewed
 from video_jax.pseudo import Difference, Pseudo, PseudoFn, moved, seen
 from video_jax.score import BRANCHES, Networks, branch_input, residual_maps
-
-_PREVIEW = 64
 
 
 def build(config: Any, num_train: int) -> Method:
@@ -114,7 +113,7 @@ def _branch_stage(
         return {"restored": jnp.concatenate(shown, axis=2)}
 
     def preview(windows: jax.Array, rng: jax.Array) -> jax.Array:
-        spans = _as_span(windows[jnp.arange(_PREVIEW) % windows.shape[0]], config)
+        spans = _as_span(previewed(windows), config)
         given, _, mask = pseudo(rng, spans)
         middle = slice(given.shape[-1] // 2, given.shape[-1] // 2 + 1)
         return jnp.concatenate([given[..., middle], 2 * mask[..., middle] - 1], axis=2)

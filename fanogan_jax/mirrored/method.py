@@ -24,9 +24,9 @@ from engine.method import (
     init_state,
     refuse_size,
     shapes_of,
+    steps_of,
 )
 from engine.usual import Cells, by_place, measured_usual, over_usual
-from fanogan_jax.method import steps_of
 from fanogan_jax.mirrored.losses import pair
 from fanogan_jax.mirrored.models import AutoEncoder, MirroredNetworks
 from fanogan_jax.mirrored.score import mirrored_terms, two_sided_score
@@ -107,7 +107,7 @@ def _stage(config: Any, num_train: int, networks: MirroredNetworks) -> Stage:
         outputs: Any = networks.autoencoder.apply(variables["autoencoder"], images)
         return {"reconstructions": jnp.concatenate([images, outputs[0]], axis=2)}
 
-    num_steps = steps_of(section, num_train, batch_dims)
+    num_steps = steps_of(section, num_train, batch_dims[0])
     return Stage("mirrored", init, step, num_steps, batch_dims, pictures)
 
 

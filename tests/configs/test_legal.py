@@ -135,6 +135,12 @@ def test_what_is_legal_builds_a_method_or_says_why_not(field, value):
             r"data.calibration=nan is not a number in \[0, 1\)",
         ),
         (
+            ("data", "white_level"),
+            254,
+            "data.white_level=254 is not one of 0, or a whole number from 255 to 65535",
+        ),
+        (("data", "max_pixels"), 63, "data.max_pixels=63 is not a whole number from 64"),
+        (
             ("every", "log"),
             -1,
             "every.log=-1 is not a whole number from 1 to 1000000000, or 0: off",

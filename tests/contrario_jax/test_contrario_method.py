@@ -209,5 +209,7 @@ def test_sizes_that_do_not_fit_are_told(section, side, said):
 def test_too_few_epochs():
     config = settings()
     config.training.epochs = 0
-    with pytest.raises(ValueError, match="0 epochs are no step: set more epochs, or num_steps"):
+    with pytest.raises(
+        ValueError, match="0 epochs of 20 images are no step of .*: set more epochs, or num_steps"
+    ):
         build(config, 20)

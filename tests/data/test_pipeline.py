@@ -122,12 +122,6 @@ def test_one_training_image_is_never_held_out(tmp_path):
     assert len(splits.train.paths) == 1 and splits.calibration.images.shape == (0, SIZE, SIZE, 3)
 
 
-@pytest.mark.parametrize("options", [{"calibration": 1}, {"calibration": -0.1}])
-def test_a_share_without_sense_is_refused(folder, options):
-    with pytest.raises(ValueError, match="calibration"):
-        load(folder, **options)
-
-
 def test_a_folder_of_any_name_and_all_formats(tmp_path):
     folder = make_tree(tmp_path / "root", category="my parts.v2 ü")
     for suffix in ("jpg", "JPEG", "bmp", "tif", "tiff", "webp", "ppm", "pgm", "pnm"):

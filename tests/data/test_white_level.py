@@ -141,18 +141,6 @@ def test_a_bad_file_of_16_bits_is_named_once(folder):
         load(folder)
 
 
-@pytest.mark.parametrize("white_level", [-1, 1, 254, 65536, 1000.0])
-def test_levels_without_sense_are_refused(folder, white_level):
-    with pytest.raises(ValueError, match=f"data.white_level {white_level} must be 0, .* 255 to"):
-        load(folder, white_level=white_level)
-
-
-@pytest.mark.parametrize("max_pixels", [0, 63, 1e9])
-def test_limits_without_sense_are_refused(folder, max_pixels):
-    with pytest.raises(ValueError, match="data.max_pixels .* must be a whole number, at least 64"):
-        load(folder, max_pixels=max_pixels)
-
-
 def test_the_limit_holds_in_training_and_check(folder):
     save(folder / "train/good/large.png", picture(0, (30, 40)))
     check = {"calibration": 0.25, "seed": 0}

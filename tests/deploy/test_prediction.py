@@ -13,6 +13,7 @@ from deploy import prediction
 from engine.method import Score
 from evaluation import threshold
 from evaluation.false_alarms import calibrate_marks
+from report import heat
 from storage.outputs import PREDICTIONS
 
 SIDE = 8
@@ -97,6 +98,8 @@ def test_pictures_are_as_large_as_the_file(tmp_path):
     }
     assert pictures["heat_maps"].shape == pictures["overlays"].shape == (24, 40, 3)
     mask = pictures["masks"]
+    outline = (pictures["overlays"] == heat.OUTLINE).all(-1)
+    assert outline.any() and not outline[1:-1, 1:-1][mask[1:-1, 1:-1]].any()
     assert mask.shape == (24, 40) and mask.sum() == line["region_area"]
     top, left = np.argwhere(mask).min(axis=0)
     assert (top, left) == (line["region_top"], line["region_left"]) == (0, 0)

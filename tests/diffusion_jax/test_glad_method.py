@@ -290,7 +290,7 @@ def test_the_pictures_of_a_chain_are_in_its_order(toy, images):
             {"start": 131},
             "score.start 131 is above the highest level that is trained, 130",
         ),
-        ("training", {"num_steps": 0}, "warmup_steps 1 must be less than training.num_steps 0"),
+        ("training", {"num_steps": 0}, "warmup_steps 1 must be less than the 0 steps of training"),
         ("diffusion", {"num_levels": 100}, "training.loss.levels 130 is above .*, 100: choose"),
     ],
 )

@@ -3,10 +3,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from ml_collections import ConfigDict
 
 from engine import parallel
 from engine.make import make
-from engine.method import Aux, descend, init_state, num_updates
+from engine.method import Aux, descend, init_state, num_updates, steps_of
 
 
 def square_loss(variables, images, rng):
@@ -91,3 +92,21 @@ def test_key_depends_on_seed_and_step_alone(state):
 
     assert draws(0, 0) == draws(0, 0) == draws(0, 0, devices=1)
     assert len({draws(0, 0), draws(1, 0), draws(0, 1)}) == 3
+
+
+@pytest.mark.parametrize(
+    ("fields", "batches", "steps"),
+    [
+        ({"num_steps": 7}, 1, 7),  # whatever the epochs are
+        ({"num_steps": 0}, 1, 3 * 4),  # 10 images are 4 batches of 3
+        ({"num_steps": 0}, 5, 12 // 5),
+        ({"num_steps": 0, "samples": 31}, 1, 3 * 11),
+        ({"num_steps": 0, "samples": 0}, 1, 3 * 4),
+    ],
+)
+def test_how_many_steps_a_section_means(fields, batches, steps):
+    section = ConfigDict({"epochs": 3, "batch_size": 3, **fields})
+    assert steps_of(section, 10, batches) == steps
+    section.update(epochs=0, num_steps=0)
+    with pytest.raises(ValueError, match="0 epochs of .* images are no step of"):
+        steps_of(section, 10, batches)

@@ -83,7 +83,7 @@ def test_what_is_said_depends_on_what_training_has_seen(tmp_path):
     ("costs", "labelled", "tested", "said"),
     [
         ((1.0, 0.0), 5, True, "set both above 0, or neither"),
-        ((1.0, 1.0), None, True, "takes 2 labelled defects at least, and there are 0"),
+        ((1.0, 1.0), 0, True, "takes 2 labelled defects at least, and there are 0"),
         ((1.0, 1.0), 1, True, "takes 2 labelled defects at least, and there are 1"),
         ((1.0, 1.0), 5, False, "add --config.threshold.leave_one_out=True"),
     ],

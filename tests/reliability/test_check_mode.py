@@ -12,9 +12,11 @@ from test_main import ROOT, program
 from trees import SIZE, make_tree, picture, save, square
 
 from commands.check import check as check_config
-from configs import fanogan, ssae
+from configs import fanogan, few_shot, ssae
 from data import pipeline
 from data.check import check_data
+
+COSTS = {"cost_of_miss": 100.0, "cost_of_false_alarm": 1.0}
 
 
 def config_of(root, category="part", **data):
@@ -35,6 +37,16 @@ def said(capsys, config, workdir=""):
 def clean(tmp_path_factory):
     root = tmp_path_factory.mktemp("clean")
     make_tree(root, "part", num_train=20)
+    return root
+
+
+@pytest.fixture(scope="module")
+def labelled_tree(tmp_path_factory):
+    """Four defective images, of which two may be labelled."""
+    root = tmp_path_factory.mktemp("labelled")
+    part = make_tree(root, "part", num_train=20)
+    save(part / "test/broken/more.png", picture(300))
+    save(part / "ground_truth/broken/more_mask.png", square())
     return root
 
 
@@ -379,6 +391,37 @@ def test_the_demo_is_checked_where_it_is(tmp_path, capsys):
     make_tree(tmp_path / "data", "demo", num_train=20)
     count, lines = said(capsys, config, tmp_path)
     assert count == 1 and lines[0] == f"Images in {tmp_path}/data/demo:"
+
+
+@pytest.mark.parametrize(
+    ("labelled", "threshold", "line"),
+    [
+        ("1", {}, "1 labelled image is too few for a threshold by cost, or for leaving one out"),
+        ("2", {}, "The 2 labelled images are trained on, so that nothing is known of misses"),
+        ("2", {"leave_one_out": True}, "By 2 more trainings, each without one of the labelled"),
+        ("1", {"leave_one_out": True}, "problem: threshold.leave_one_out takes 2 labelled images"),
+        ("", COSTS, "problem: a threshold by cost takes 2 labelled defects at least, and there"),
+        ("2", COSTS, "problem: a threshold by cost takes labelled defects that training has not"),
+        ("2", COSTS | {"leave_one_out": True}, "By 2 more trainings, each without one of the"),
+    ],
+)
+def test_what_labelled_images_allow(labelled_tree, capsys, labelled, threshold, line):
+    config = few_shot.get_config("part")
+    config.data.update(root=str(labelled_tree), image_size=SIZE, labelled=labelled)
+    config.threshold.update(threshold)
+    count, lines = said(capsys, config)
+    assert sum(each.startswith(line) for each in lines) == 1
+    assert count == line.startswith("problem: ")
+
+
+def test_a_method_that_learns_from_good_images_alone_may_count_misses(labelled_tree, capsys):
+    config = config_of(labelled_tree, labelled="2")
+    config.threshold.update(COSTS)
+    count, lines = said(capsys, config)
+    assert count == 0 and sum("which training does not see" in line for line in lines) == 1
+    config.data.labelled = "50"  # said once, and not that there are none
+    count, lines = said(capsys, config)
+    assert count == 1 and "data.labelled=50 is more than half" in lines[-2]
 
 
 # ---------------------------------------------------------------- as a program

@@ -156,16 +156,16 @@ def compare(tmp_path, *workdirs, test=None):
 
 @pytest.fixture(autouse=True)
 def small_pictures(monkeypatch):
-    for name in ("DPI", "EXAMPLES_DPI"):
-        monkeypatch.setattr(comparison.figures, name, 30)
+    monkeypatch.setattr(comparison.figures, "DPI", 30)
 
 
 @pytest.fixture
 def no_pictures(monkeypatch):
     """Drawing takes most of the time, and thresholds of pixels; few tests need them."""
     monkeypatch.setattr(bootstrap, "QUANTILES", 20)
-    for name in ("curves", "histograms", "side_by_side"):
+    for name in ("curves", "histograms"):
         monkeypatch.setattr(comparison.figures, name, lambda *_: Figure())
+    monkeypatch.setattr(comparison.sheets, "side_by_side", lambda *_: Figure())
 
 
 def test_page_of_three_methods(tmp_path):
@@ -342,7 +342,7 @@ def test_choice_is_the_median_and_the_hardest_by_mean_rank():
 def test_pictures_show_the_chosen_images(tmp_path, no_pictures, monkeypatch):
     seen = []
     monkeypatch.setattr(
-        comparison.figures, "side_by_side", lambda *given: seen.append(given) or Figure()
+        comparison.sheets, "side_by_side", lambda *given: seen.append(given) or Figure()
     )
     runs = [write_run(tmp_path / "a", made=False), write_run(tmp_path / "b", name="B")]
     test = labelled()

@@ -32,6 +32,30 @@ def test_a_good_part_stays_grey_and_a_defect_does_not():
     assert (seen[2:4, 2:4, 0] > seen[2:4, 2:4, 2]).all()
 
 
+def test_the_line_lies_around_what_is_marked():
+    """By hand: the eight neighbours of a pixel; at the border the line is inside."""
+    picture = np.full((8, 8, 3), 7, np.uint8)
+    marked = np.zeros((8, 8), bool)
+    marked[3, 4] = marked[7, 7] = True
+    line = (heat.outlined(picture, marked) == heat.OUTLINE).all(-1)
+    around = np.zeros((8, 8), bool)
+    around[2:5, 3:6] = around[6:8, 6:8] = True
+    around[3, 4] = False
+    assert (line == around).all() and (picture == 7).all()
+    everything = (heat.outlined(picture, np.ones((8, 8), bool)) == heat.OUTLINE).all(-1)
+    assert everything.sum() == 28 and not everything[1:7, 1:7].any()
+    assert (heat.outlined(picture, np.zeros((4, 4), bool)) == picture).all()
+
+
+def test_marks_of_another_size_are_outlined_where_they_lie():
+    marked = np.zeros((4, 4), bool)
+    marked[1, 2] = True
+    picture = heat.overlay(np.zeros((600, 600, 3), np.uint8), np.zeros((600, 600)), 3.0, marked)
+    rows, columns = np.nonzero((picture == heat.OUTLINE).all(-1))
+    assert (rows.min(), rows.max()) == (147, 302) and (columns.min(), columns.max()) == (297, 452)
+    assert not picture[150:300, 300:450].any()
+
+
 def test_no_good_image_looks_red():
     """Red, as eyes see it in the scale: bright, and more red than blue."""
     colours = heat.coloured(np.linspace(0, 1, 100)[None], threshold.SCALE)[0].astype(int)

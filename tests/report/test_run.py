@@ -18,9 +18,9 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from deploy import model_card
-from evaluation import metrics, threshold
+from evaluation import false_alarms, metrics, threshold
 from evaluation.results import Scored, write_scores
-from report import comparison_tables, figures, run, summary
+from report import comparison_tables, figures, run, sheets, summary
 from storage import files
 
 ROOT = Path(__file__).parents[2]
@@ -257,7 +257,7 @@ def test_examples_are_evenly_spaced_by_score(tmp_path, monkeypatch):
         seen.update(given)
         return Figure()
 
-    monkeypatch.setattr(figures, "examples", examples)
+    monkeypatch.setattr(sheets, "examples", examples)
     scored = scored_set(good=0, defects=["cut"] * 21)
     scored = scored._replace(scores=np.random.default_rng(0).permutation(21) / 100)
     write(tmp_path, scored)
@@ -267,6 +267,29 @@ def test_examples_are_evenly_spaced_by_score(tmp_path, monkeypatch):
     first = int(np.argmin(scored.scores))
     assert np.array_equal(seen["images"][0], scored.images[first])
     assert np.array_equal(seen["maps"][0], scored.maps[first])
+    assert seen["marked"] is None and "outlined" not in Page(tmp_path / "index.html").text
+
+
+def test_the_page_shows_what_is_marked(tmp_path, monkeypatch):
+    """As the automatic marks of calibration maps have it, where predict writes them into masks/."""
+    seen = {}
+
+    def examples(**given):
+        seen.update(given)
+        return Figure()
+
+    monkeypatch.setattr(sheets, "examples", examples)
+    scored = scored_set(good=0, defects=["cut"] * 3)
+    scored = scored._replace(scores=np.array([0.01, 0.02, 0.9]))
+    normal = np.random.default_rng(1).random((20, SIDE, SIDE), np.float32) / 10
+    marks = false_alarms.calibrate_marks(normal, 0.05, 0.05)
+    write(tmp_path, scored, found=FOUND._replace(marks=marks))
+    for mask, marked in zip(scored.masks, seen["marked"], strict=True):
+        assert marked[mask].all() and marked.sum() < 3 * mask.sum()
+    wanted = false_alarms.log_nfa(scored.maps, marks.background) < marks.limit
+    assert np.array_equal(seen["marked"], wanted)
+    text = Page(tmp_path / "index.html").text
+    assert "Marked is what is outlined" in text and text.count("Outlined: what is marked.") == 1
 
 
 @pytest.mark.parametrize("map_max", [0.0, -1.0, float("nan"), float("inf")])

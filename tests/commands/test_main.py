@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import QUICK
 from ml_collections import ConfigDict
 from PIL import Image
 from sklearn.metrics import average_precision_score, roc_auc_score
@@ -38,7 +39,7 @@ SMALL = [
 
 def program(*arguments, **environment):
     """Runs main.py on one CPU device; its exit code, output and errors."""
-    merged = {**os.environ, "XLA_FLAGS": "", **environment}
+    merged = {**os.environ, "XLA_FLAGS": QUICK, **environment}
     environment = {name: value for name, value in merged.items() if value is not None}
     command = [sys.executable, "main.py", *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment)
@@ -208,7 +209,7 @@ def test_the_same_command_again_trains_no_more(finished, root):
 def test_killed_and_started_again_ends_with_the_same_bits(finished, root, tmp_path):
     """kill -9 within the first stage, then the same command."""
     workdir = tmp_path / "w"
-    log, environment = workdir / "metrics.jsonl", {**os.environ, "XLA_FLAGS": ""}
+    log, environment = workdir / "metrics.jsonl", {**os.environ, "XLA_FLAGS": QUICK}
     command = [sys.executable, "main.py", *map(str, arguments(root, workdir))]
     with subprocess.Popen(
         command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
@@ -353,7 +354,7 @@ def test_misspelt_function(root, tmp_path):
 
 
 def test_batch_that_does_not_divide_leaves_the_workdir_free(root, tmp_path):
-    devices = "--xla_force_host_platform_device_count=8"
+    devices = f"--xla_force_host_platform_device_count=8 {QUICK}"
     command = arguments(root, tmp_path, "--config.encoding.batch_size=10")
     done = program(*command, XLA_FLAGS=devices)
     assert done.returncode == 1

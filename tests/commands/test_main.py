@@ -12,6 +12,7 @@ import sys
 import time
 from pathlib import Path
 
+import forks
 import numpy as np
 import pytest
 from conftest import QUICK
@@ -38,11 +39,17 @@ SMALL = [
 
 
 def program(*arguments, **environment):
-    """Runs main.py on one CPU device; its exit code, output and errors."""
-    merged = {**os.environ, "XLA_FLAGS": QUICK, **environment}
-    environment = {name: value for name, value in merged.items() if value is not None}
+    """Runs main.py on one CPU device; its exit code, output and errors.
+
+    Where the environment is the usual one, in a fork of a process that has imported it: see forks.py.
+    """
+    usual = {**os.environ, "XLA_FLAGS": QUICK}
+    if not environment and sys.platform == "linux":
+        usual.pop("PYTEST_CURRENT_TEST", None)  # another in every test
+        return forks.run(arguments, usual)
+    merged = {name: value for name, value in {**usual, **environment}.items() if value is not None}
     command = [sys.executable, "main.py", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment)
+    return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=merged)
 
 
 def fails(*arguments):
@@ -100,7 +107,7 @@ def arguments(root, workdir, *others):
 def finished(root, tmp_path_factory):
     """The workdir of a finished run, and what the program printed."""
     workdir = tmp_path_factory.mktemp("run") / "w"
-    done = program(*arguments(root, workdir))
+    done = program(*arguments(root, workdir), XLA_FLAGS=QUICK)  # a process of its own
     assert done.returncode == 0, done.stderr
     return workdir, done
 

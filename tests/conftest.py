@@ -20,8 +20,8 @@ if "PYTEST_XDIST_WORKER" not in os.environ:
     os.environ["JAX_COMPILATION_CACHE_DIR"] = _CACHE.name
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
-# What is compiled is small and runs once, so that optimising it is a waste; so it is for most of the
-# programs that tests start. Those of tests/reliability/programs.py are compiled as a user's.
+# What is compiled is small and runs once, so that optimising it is a waste, in most programs that
+# tests start too. Those of tests/reliability/programs.py and the notebook are compiled as a user's.
 QUICK = "--xla_backend_optimization_level=0"
 if importlib.metadata.version("jaxlib").startswith("0.10."):  # one that knows no such flag aborts
     QUICK += " --xla_cpu_use_fusion_emitters=false"

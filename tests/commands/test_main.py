@@ -41,7 +41,7 @@ SMALL = [
 def program(*arguments, **environment):
     """Runs main.py on one CPU device; its exit code, output and errors.
 
-    Where the environment is the usual one, in a fork of a process that has imported it: see forks.py.
+    In the usual environment it is a fork of a process that has imported it: see forks.py.
     """
     usual = {**os.environ, "XLA_FLAGS": QUICK}
     if not environment and sys.platform == "linux":

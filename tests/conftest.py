@@ -3,6 +3,7 @@
 The environment is set before JAX starts; pytest imports this file first.
 """
 
+import importlib.metadata
 import importlib.util
 import os
 import runpy
@@ -19,10 +20,12 @@ if "PYTEST_XDIST_WORKER" not in os.environ:
     os.environ["JAX_COMPILATION_CACHE_DIR"] = _CACHE.name
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
-# Eight devices; and what is compiled is small and runs once, so that optimising it is a waste.
-os.environ["XLA_FLAGS"] = (
-    "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
-)
+# What is compiled is small and runs once, so that optimising it is a waste, in most programs that
+# tests start too. Those of tests/reliability/programs.py and the notebook are compiled as a user's.
+QUICK = "--xla_backend_optimization_level=0"
+if importlib.metadata.version("jaxlib").startswith("0.10."):  # one that knows no such flag aborts
+    QUICK += " --xla_cpu_use_fusion_emitters=false"
+os.environ["XLA_FLAGS"] = f"--xla_force_host_platform_device_count=8 {QUICK}"
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["JAX_NUMPY_RANK_PROMOTION"] = "raise"
 # Nor is there another machine, for programs that the tests start either.
@@ -262,8 +265,16 @@ def _one(item: pytest.Item, promise: str, what: str, times: int = 1) -> Iterator
 
 
 def pytest_collection_modifyitems(items):
-    """Slow tests first, so that no worker ends with one while the others are idle."""
-    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+    """Slow tests first, so that no worker ends with one while the others are idle.
+
+    The notebook, which takes longest, begins.
+    """
+    items.sort(
+        key=lambda item: (
+            item.path.name != "test_quickstart.py",
+            item.get_closest_marker("slow") is None,
+        )
+    )
 
 
 @pytest.hookimpl(wrapper=True)

@@ -91,6 +91,7 @@ def value(network, variables, **options):
     corruption = options.pop("corrupt", corrupt)
     loss = losses.self_supervised(network, corruption, **options)
 
+    @jax.jit
     @jax.value_and_grad
     def on_one_device(variables):
         of = jax.vmap(lambda x: loss({"autoencoder": variables}, x, KEY)[0], axis_name="devices")
@@ -102,7 +103,7 @@ def value(network, variables, **options):
 @pytest.mark.slow
 def test_a_head_without_weight_leaves_the_loss_of_restoration_to_the_bit():
     plain, both = networks()
-    variables = both.init(KEY, jnp.zeros((1, 16, 16, 3)))
+    variables = jax.jit(both.init)(KEY, jnp.zeros((1, 16, 16, 3)))
     alone = jax.tree.map(lambda x: x, {k: v["autoencoder"] for k, v in variables.items()})
     expected, _ = value(plain, alone)
     found, _ = value(both, variables, head_weight=0.0)
@@ -113,7 +114,7 @@ def test_a_head_without_weight_leaves_the_loss_of_restoration_to_the_bit():
 
 def test_gradients_are_finite_without_any_corrupted_pixel():
     _, both = networks()
-    variables = both.init(KEY, jnp.zeros((1, 16, 16, 3)))
+    variables = jax.jit(both.init)(KEY, jnp.zeros((1, 16, 16, 3)))
     nothing = lambda rng, images: (images, jnp.zeros(images.shape[:3]))  # noqa: E731
     loss, gradient = value(both, variables, corrupt=nothing, lighting=0.1)
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves((loss, gradient)))
@@ -122,7 +123,7 @@ def test_gradients_are_finite_without_any_corrupted_pixel():
 def test_a_head_alone_restores_nothing():
     alone = head.Restorer(None, head.Head(2, (4, 8)))
     images = jax.random.normal(KEY, (2, 16, 16, 3))
-    output, _ = alone.init_with_output(KEY, images)
+    output, _ = jax.jit(alone.init_with_output)(KEY, images)
     np.testing.assert_array_equal(output.reconstructions, images)
     assert output.logits.shape == (2, 16, 16)
 
@@ -147,10 +148,15 @@ def two_stages():
     return config
 
 
+def started(first, second):
+    """The second stage's first state."""
+    return jax.jit(lambda: second.init(KEY, first.init(KEY, {}).variables))()
+
+
 @pytest.mark.slow
 def test_the_head_learns_alone_in_a_second_stage():
     first, second = self_supervised.build(FrozenConfigDict(two_stages()), 16).stages
-    before = second.init(KEY, first.init(KEY, {}).variables)
+    before = started(first, second)
     state = parallel.replicate(jax.tree.map(jnp.copy, before))  # which the step uses up
     images = np.random.default_rng(0).uniform(-1, 0, (8, 1, 1, 32, 32, 3)).astype(np.float32)
     run = parallel.data_parallel(second.step, 0, lambda held, sent: sent)
@@ -167,7 +173,7 @@ def test_the_head_learns_alone_in_a_second_stage():
 def test_two_stages_score_as_one_network_with_these_parts():
     method = self_supervised.build(FrozenConfigDict(two_stages()), 16)
     first, second = method.stages
-    variables = second.init(KEY, first.init(KEY, {}).variables).variables
+    variables = started(first, second).variables
     images = jax.random.uniform(KEY, (2, 32, 32, 3), minval=-1, maxval=0)
     config = two_stages()
     restored = make(config.autoencoder).apply(variables["averaged"], images).reconstructions

@@ -36,7 +36,8 @@ def finished(root, tmp_path_factory):
     crops = ("--config.data.image_size=32", "--config.data.crop=16", "--config.score.stride=8")
     runs = {"l2": ("ae_l2", ()), "ssim": ("ae_ssim", crops)}
     for workdir, (name, others) in runs.items():
-        done = program(*arguments(root, folder / workdir, *others, name=name))
+        command = arguments(root, folder / workdir, *others, name=name)
+        done = program(*command, XLA_FLAGS="")  # hundreds of steps: optimising them is no waste
         assert done.returncode == 0, done.stderr
     return [folder / workdir for workdir in runs]
 
@@ -75,7 +76,7 @@ def test_comparison(finished, tmp_path):
 def test_different_test_sets_are_refused(finished, root, tmp_path):
     shutil.copytree(root / "part", tmp_path / "part")
     save(tmp_path / "part/test/good/006.png", picture(np.random.default_rng(7)))
-    done = program(*arguments(tmp_path, tmp_path / "w"))
+    done = program(*arguments(tmp_path, tmp_path / "w", "--config.training.num_steps=2"))
     assert done.returncode == 0, done.stderr
     both = f"--workdirs={finished[0]},{tmp_path}/w"
     line = fails("--mode=compare", both, f"--output={tmp_path}/out")
@@ -133,7 +134,8 @@ def test_the_autoencoders_loss_of_the_page_trains(root, tmp_path, page, number, 
     assert len([*filter(None, example.splitlines())]) <= 8
     assert f"--config.training.loss.fn=my_loss:{name}" in section
     (tmp_path / "my_loss.py").write_text(example)
-    command = arguments(root, tmp_path / "w", f"--config.training.loss.fn=my_loss:{name}")
+    few = ("--config.training.num_steps=100", "--config.every.log=10")
+    command = arguments(root, tmp_path / "w", *few, f"--config.training.loss.fn=my_loss:{name}")
     done = program(*command, PYTHONPATH=str(tmp_path))
     assert done.returncode == 0, done.stderr
     lines = [json.loads(line) for line in (tmp_path / "w/metrics.jsonl").read_text().splitlines()]

@@ -9,6 +9,7 @@ import sys
 
 import numpy as np
 import pytest
+from conftest import QUICK
 from ml_collections import ConfigDict
 from PIL import Image
 from test_main import ROOT, SMALL, example_of_the_page, fails, picture, program, save
@@ -166,7 +167,7 @@ def test_three_lines_of_python(finished, photos):
     assert len([*filter(None, example.splitlines())]) == 3
     example = example.replace('"W"', repr(str(finished[0])))
     example = example.replace('"photo.jpg"', repr(str(photos / "new/line 2/b.bmp")))
-    environment = {**os.environ, "XLA_FLAGS": ""}
+    environment = {**os.environ, "XLA_FLAGS": QUICK}
     said = subprocess.run(
         [sys.executable, "-c", example],
         capture_output=True,

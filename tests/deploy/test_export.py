@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import tifffile
-from conftest import shrink
+from conftest import QUICK, shrink
 from PIL import Image, ImageOps
 from safetensors.numpy import load_file, save_file
 from trees import deep_png, oriented, save
@@ -99,6 +99,7 @@ def run_alone(name, *args, where):
     # Isolated: neither the working directory nor PYTHONPATH is searched for modules.
     command = [sys.executable, "-I", str(path), *map(str, args)]
     environment = {"PATH": os.environ["PATH"], "HOME": str(where), "JAX_PLATFORMS": "cpu"}
+    environment["XLA_FLAGS"] = QUICK
     return subprocess.run(command, cwd=where, env=environment, capture_output=True, text=True)
 
 

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import make_parts, shrink
+from conftest import QUICK, make_parts, shrink
 from PIL import Image
 
 import commands
@@ -342,7 +342,7 @@ def test_a_journal_goes_on_and_another_threshold_begins_anew(model, photos, tmp_
 @contextmanager
 def program(*arguments):
     """The program itself, serving; its address and process."""
-    environment = {**os.environ, "XLA_FLAGS": "--xla_backend_optimization_level=0"}
+    environment = {**os.environ, "XLA_FLAGS": QUICK}
     command = [sys.executable, "main.py", "--mode=serve", "--port=0", *map(str, arguments)]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     with subprocess.Popen(command, cwd=ROOT, env=environment, **pipes) as process:

@@ -62,7 +62,7 @@ def test_the_largest_places_count_and_no_other_has_a_gradient():
 
 def test_negative_scores_count_by_magnitude():
     head, features = DeviationHead(top=0.25), jnp.asarray(RNG.normal(size=(2, 2, 2, 3)))
-    variables = head.init(jax.random.key(0), features)
+    variables = jax.jit(head.init)(jax.random.key(0), features)
     kernel = np.asarray(variables["params"]["Conv_0"]["kernel"])[0, 0, :, 0]
     expected = np.abs(np.asarray(features) @ kernel)
     seen = head.apply(variables, features)
@@ -110,7 +110,7 @@ def test_entropy_of_even_and_of_single_attention():
 
 def test_the_metric_head_against_numpy():
     head, features = MetricHead(width=4), jnp.asarray(RNG.normal(size=(2, 3, 3, 5)), jnp.float32)
-    variables = head.init(jax.random.key(1), features)
+    variables = jax.jit(head.init)(jax.random.key(1), features)
     seen = head.apply(variables, features)
     assert ((seen.map > 0) & (seen.map < 1)).all()
     assert ((seen.entropy >= 0) & (seen.entropy <= 1)).all()
@@ -127,7 +127,7 @@ def test_the_second_scale_is_the_image_at_half_its_size():
     images = jnp.asarray(RNG.normal(size=(2, 8, 8, 3)), jnp.float32)
     options = {"trunk": ResidualTrunk(1, (4, 8), 1), "head": DeviationHead()}
     both, single = PlaceScorer(**options, scales=2), PlaceScorer(**options)
-    variables = both.init(jax.random.key(0), images)
+    variables = jax.jit(both.init)(jax.random.key(0), images)
     small = np.asarray(images).reshape(2, 4, 2, 4, 2, 3).mean(axis=(2, 4))
     parts = [single.apply(variables, jnp.asarray(each)) for each in (images, small)]
     seen = both.apply(variables, images)
@@ -183,7 +183,7 @@ def test_a_step_on_eight_devices_is_that_on_one(kind):
     make = {"deviation": losses.deviation_loss, "metric": losses.metric_loss}[kind]
     loss_fn = make(lambda v, images: network.apply(v["scorer"], images), brighter, lighting=0.0)
     optimizer = optax.sgd(0.1)
-    variables = {"scorer": network.init(jax.random.key(0), IMAGES[0, :1])}
+    variables = {"scorer": jax.jit(network.init)(jax.random.key(0), IMAGES[0, :1])}
     state = init_state(variables, {"scorer": optimizer})
 
     def step(state, images, rng):

@@ -9,6 +9,7 @@ import urllib.request
 
 import numpy as np
 import pytest
+from conftest import QUICK
 from test_main import ROOT, arguments, picture, save
 
 NOBODY = "192.0.2.1"  # an address of no machine (RFC 5737)
@@ -18,7 +19,7 @@ def no_network_interface(*command):
     """Runs a command where there is none, for sockets of C++ either."""
     if not shutil.which("unshare") or subprocess.run(["unshare", "-rn", "true"]).returncode:
         pytest.skip("`unshare -rn` makes no network namespace here")
-    environment = {**os.environ, "XLA_FLAGS": ""}
+    environment = {**os.environ, "XLA_FLAGS": QUICK}
     command = ["unshare", "-rn", *map(str, command)]
     return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment)
 

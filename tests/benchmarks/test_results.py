@@ -157,15 +157,17 @@ def test_two_commands_share_a_table_and_a_third_finds_nothing_to_do(tmp_path):
     assert written(output) == [(0, "not run", 0), (1, "not run", 0)]
     processes = [subprocess.Popen(both, cwd=ROOT) for _ in range(2)]
     assert [process.wait() for process in processes] == [0, 0]
+    workdirs = [output / f"own/nut/seed{seed}" for seed in (0, 1)]
+    sessions = [results.read_sessions(str(workdir)) for workdir in workdirs]
     subprocess.run(both, check=True, cwd=ROOT)
-    counts = written(output)
-    assert [(seed, state) for seed, state, _ in counts] == [(0, "finished"), (1, "finished")]
-    codes = [
-        session["exit_code"]
-        for seed in (0, 1)
-        for session in results.read_sessions(str(output / f"own/nut/seed{seed}"))
-    ]
-    assert codes.count(0) == 2  # who came to a held workdir was sent away
+    finished = [(seed, "finished", len(each)) for seed, each in enumerate(sessions)]
+    assert written(output) == finished  # without a session more
+    for workdir, each in zip(workdirs, sessions, strict=True):
+        codes = [session["exit_code"] for session in each]
+        # Who came to a held workdir was sent away; who came just after found it trained.
+        assert 0 in codes and set(codes) <= {0, 1}
+        lines = (workdir / "metrics.jsonl").read_text().splitlines()
+        assert [json.loads(line)["step"] for line in lines] == [1, 2]
     assert (output / "compare.html").exists()
 
 

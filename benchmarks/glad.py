@@ -79,6 +79,7 @@ def run_of(workdir: str) -> Run:
         noise_draws=(max(way.draws for way in ways),),
         residuals=(config.score.residual,),
         smoothing=(config.score.smoothing,),
+        normalise=("none",),
     )
     frozen = FrozenConfigDict(config)
     networks = restore_networks(frozen, facts, workdir)

@@ -24,13 +24,13 @@ def get_config(category: str = "bottle") -> ConfigDict:
     config.name = "AnoGAN"
     config.method = dict(fn="fanogan_jax:build_anogan")
     del config.encoder, config.encoding
-    del config.tuning  # a search for each of many made-up defects would take too long
     config.score = dict(
         fn="fanogan_jax.score:latent_search",
         num_steps=50 if category == "demo" else 300,
         learning_rate=0.02,
         feature_weight=0.1,
         seed=0,
+        normalise="none",  # or, by --mode=tune, which takes long here, 'pixel'
     )
     if category == "demo":
         config.gan.num_steps = 600

@@ -87,6 +87,7 @@ def get_config(category: str = "bottle") -> ConfigDict:
         residuals=("squared", "absolute", "structure"),
         smoothing=(1.0, 2.0, 4.0),
         tops=(0.001, 0.01, 0.05),
+        normalise=("none", "pixel"),  # of the map: as it is, over what is usual at each place
         draws=1,  # of defects, for each image
     )
     config.every = dict(log=50, save=500, pictures=500)

@@ -7,7 +7,7 @@ nothing: 'limits' is what residuals they have at each level of the score.
 
 import dataclasses
 import itertools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -53,6 +53,7 @@ from engine.method import (
 )
 from engine.optimizer import scheduled_optimizer
 from engine.preview import pairs, previewed
+from engine.usual import Cells, by_place, measured_usual
 
 
 def build(config: Any, num_train: int, textures: np.ndarray | None = None) -> Method:
@@ -233,8 +234,11 @@ def _tuning(
     highest: int,
     score_with: Any,
     limits: Mapping[tuple[int, int], Limits] | None = None,
+    usual: Sequence[Cells] = (),
 ) -> Tuning:
     """Each start, number of steps and of draws, residual and smoothing, and each image score.
+
+    And each map over what is `usual` of it or not.
 
     Starts above the `highest` level that is trained are left out, and so are steps without a level;
     where none is left, the config's own stay. Before good images' residuals are measured chains
@@ -245,7 +249,7 @@ def _tuning(
     most = max(section.noise_draws)
     tops = {f"top {share}": share for share in section.tops}
     given = {way: _fields(limits[way] if limits else None) for way in ways}
-    settings = [
+    kinds = [
         {
             **dict(zip(("start", "steps"), way, strict=True)),
             **given[way],
@@ -258,6 +262,8 @@ def _tuning(
         for draws in section.noise_draws
         for sigma in section.smoothing
     ]
+    normalise = section.get("normalise", ("none",))
+    settings, constants = by_place(kinds, normalise, usual)
 
     def maps_of(variables: Variables, images: jax.Array) -> list[jax.Array]:
         """Maps [B, H, W] in the order of the settings; each chain is run once."""
@@ -275,22 +281,31 @@ def _tuning(
 
     def scores(variables: Variables, images: jax.Array) -> tuple[Score, ...]:
         maps = in_turns(partial(maps_of, variables), images)
-        return tuple(of_map(each, sigma, tops) for each in maps for sigma in section.smoothing)
+        each = [(values, sigma) for values in maps for sigma in section.smoothing]
+        return tuple(
+            of_map(values, sigma, tops, more.get("usual", ()))
+            for (values, sigma), more in zip(each * len(normalise), constants, strict=True)
+        )
 
     def measured(variables: Variables, images: jax.Array, training: jax.Array) -> Tuning:
-        del training
-
         def of(way: tuple[int, int]) -> Limits:
             mine = course._replace(start=way[0], steps=way[1], draws=most)
             return Limits(*jax.jit(partial(measured_limits, denoiser, mine))(variables, images))
 
-        return _tuning(
-            section, denoiser, course, highest, score_with, {way: of(way) for way in ways}
-        )
+        known = {way: of(way) for way in ways}
+        with_limits = partial(_tuning, section, denoiser, course, highest, score_with, known)
+
+        def plain_maps(variables: Variables, images: jax.Array) -> list[jax.Array]:
+            # Before anything is known to be usual all normalisations are alike.
+            return [score.map for score in with_limits().scores(variables, images)[: len(kinds)]]
+
+        if "pixel" not in normalise:
+            return with_limits()
+        return with_limits(measured_usual(plain_maps, variables, training))
 
     return Tuning(
         corrupt=None,
-        settings=tuple(settings),
+        settings=settings,
         rules={
             "max": {"image_score": "max"},
             **{name: {"image_score": "top", "top": share} for name, share in tops.items()},
@@ -299,6 +314,7 @@ def _tuning(
         scores=scores,
         score=score_with,
         measured=measured,
+        constants=constants,
     )
 
 

@@ -19,6 +19,7 @@ from diffusion_jax.schedule import Schedule, levels_of, refuse_above
 from engine import residuals
 from engine.map_score import of_map, require_image_score
 from engine.method import Score, ScoreFn, Variables
+from engine.usual import Cells, required_usual
 
 RESIDUALS = ("squared", "absolute", "structure")
 """What `score.residual` may be."""
@@ -176,6 +177,8 @@ def glad(
     image_score: str = "max",
     top: float = 0.01,
     limits: Sequence[Sequence[float]] = (),
+    normalise: str = "none",
+    usual: Cells = (),
 ) -> ScoreFn:
     """The residual of what the chain repairs (arXiv 2406.07487), mean over draws of noise.
 
@@ -195,9 +198,12 @@ def glad(
       image_score: 'max' or 'sum' of the map, or 'top', the mean of its largest values.
       top: the share of the pixels that these are.
       limits: (centre, width, largest) of each level; (): what was measured in training.
+      normalise: 'pixel': the map is divided by what is `usual` at each place, which is ours.
+      usual: as engine/usual.py has it.
 
     Raises:
-      ValueError: a name that is none, levels that do not fall, or a start above the schedule.
+      ValueError: a name that is none, levels that do not fall, a start above the schedule, or as
+        `engine.usual.required_usual`.
     """
     require_image_score(image_score, top)
     if residual not in RESIDUALS:
@@ -210,6 +216,7 @@ def glad(
             "measures them, and () are those of the training images"
         )
     course = Course(start, steps, draws, adaptive, fusion, probe_smoothing)
+    places = required_usual(normalise, usual)
 
     def score(variables: Variables, images: jax.Array) -> Score:
         known = limits_of(limits, variables)
@@ -220,7 +227,7 @@ def glad(
             return maps.mean(0), chains.repaired.mean(0), chains.level.mean(0)
 
         maps, repaired, level = in_turns(of, images)
-        scored = of_map(maps, smoothing, {"top": top})
+        scored = of_map(maps, smoothing, {"top": top}, places)
         terms = {**scored.terms, "level": level}
         return scored._replace(image=terms[image_score], terms=terms, reconstruction=repaired)
 

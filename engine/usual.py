@@ -127,12 +127,12 @@ def place_tuning(
     def scores(variables: Variables, images: jax.Array) -> tuple[Score, ...]:
         def of(fields: Mapping[str, Any]) -> Score:
             scored = score_with(fields)(variables, images)
-            terms = {
-                name: score_with({**fields, **rule})(variables, images).image
-                for name, rule in rules.items()
-                if name not in scored.terms
-            }
-            return Score(scored.image, scored.map, {**scored.terms, **terms})
+            terms = dict(scored.terms)
+            for name, rule in rules.items():
+                if name not in terms:
+                    ruled = score_with({**fields, **rule})(variables, images) if rule else scored
+                    terms[name] = ruled.image
+            return Score(scored.image, scored.map, terms)
 
         return tuple(of({**a, **b}) for a, b in zip(settings, constants, strict=True))
 

@@ -15,6 +15,7 @@ from engine.method import (
     Method,
     ScoreFn,
     Stage,
+    Tuning,
     descend,
     first_line,
     init_state,
@@ -39,20 +40,12 @@ def build(config: Any, num_train: int) -> Method:
     """
     refuse_size(config.data.image_size, partial(_problem, config))
     networks = _networks(config, config.data.image_size)
-
-    def score_with(fields: Mapping[str, Any]) -> ScoreFn:
-        score: ScoreFn = make({**config.score, **fields}, networks)
-        return score
-
-    rules = {name: {"image_score": name} for name in RULES}
-    return Method(
-        stages=(
-            _gan_stage(config, num_train, networks),
-            _encoder_stage(config, num_train, networks),
-        ),
-        score=score_with({}),
-        tuning=place_tuning(config.tuning, score_with, rules) if "tuning" in config else None,
+    stages = (
+        _gan_stage(config, num_train, networks),
+        _encoder_stage(config, num_train, networks),
     )
+    rules = {name: {"image_score": name} for name in RULES}
+    return Method(stages, *_scored(config, networks, rules))
 
 
 def build_anogan(config: Any, num_train: int) -> Method:
@@ -63,9 +56,20 @@ def build_anogan(config: Any, num_train: int) -> Method:
     """
     refuse_size(config.data.image_size, partial(_problem, config))
     networks = _networks(config, config.data.image_size)
-    return Method(
-        stages=(_gan_stage(config, num_train, networks),), score=make(config.score, networks)
-    )
+    return Method((_gan_stage(config, num_train, networks),), *_scored(config, networks, {"A": {}}))
+
+
+def _scored(
+    config: Any, networks: Networks, rules: Mapping[str, Mapping[str, Any]]
+) -> tuple[ScoreFn, Tuning | None]:
+    """The score, and what the section `tuning` leaves open of it, if there is one."""
+
+    def score_with(fields: Mapping[str, Any]) -> ScoreFn:
+        score: ScoreFn = make({**config.score, **fields}, networks)
+        return score
+
+    tuning = place_tuning(config.tuning, score_with, rules) if "tuning" in config else None
+    return score_with({}), tuning
 
 
 def _networks(config: Any, side: int) -> Networks:

@@ -12,7 +12,7 @@ import optax
 from engine import residuals
 from engine.map_score import of_map
 from engine.method import Score, ScoreFn, Variables
-from engine.usual import Cells, required_usual
+from engine.usual import Cells, over_usual, required_usual
 from fanogan_jax.losses import feature_residual, reconstruct
 from fanogan_jax.models import Networks
 
@@ -73,7 +73,10 @@ def latent_search(
     learning_rate: float = 0.02,
     feature_weight: float = 0.1,
     seed: int = 0,
-) -> Callable[[Variables, jax.Array], Score]:
+    *,
+    normalise: str = "none",
+    usual: Cells = (),
+) -> ScoreFn:
     """A(x) = (1 - lambda) R(x) + lambda D(x) at the z that Adam finds; the map is |x - G(z)|.
 
     AnoGAN (Schlegl et al. 2017, arXiv 1703.05921): the residual score R = sum |x - G(z)|, over
@@ -90,13 +93,15 @@ def latent_search(
       learning_rate: Adam's.
       feature_weight: lambda, in [0, 1].
       seed: of the z at which the searches start.
+      normalise: as `residual` has it, and `usual`.
 
     Raises:
-      ValueError: `num_steps` or `feature_weight` is out of its range.
+      ValueError: `num_steps` or `feature_weight` is out of its range; or as `residual`.
     """
     if num_steps < 1 or not 0 <= feature_weight <= 1:
         wanted = "choose num_steps >= 1 and feature_weight in [0, 1]"
         raise ValueError(f"num_steps={num_steps}, feature_weight={feature_weight}: {wanted}")
+    usual_places = required_usual(normalise, usual)
 
     def score(variables: Variables, images: jax.Array) -> Score:
         compare = _comparison(networks, variables, images)
@@ -112,7 +117,7 @@ def latent_search(
         image, features, reconstructions = compare(latents)
         return Score(
             image=(1.0 - feature_weight) * image + feature_weight * features,
-            map=residuals.absolute(images, reconstructions),
+            map=over_usual(residuals.absolute(images, reconstructions), usual_places),
             terms={"R": image, "D": features},
             reconstruction=reconstructions,
         )

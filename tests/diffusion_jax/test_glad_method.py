@@ -253,15 +253,18 @@ def test_tuning_ranks_what_the_score_does_by_limits_of_the_calibration_images(to
     )
     large = np.repeat(np.repeat(images, 2, axis=1), 2, axis=2)
     known = tuning.measured(toy.variables, large, large)
-    assert len(known.settings) == 2 * 3 and "limits" not in tuning.settings[0]
+    assert len(known.settings) == 2 * 3 * 2 and "limits" not in tuning.settings[0]
     wanted = score.measured_limits(toy.denoiser, course._replace(start=40), toy.variables, large)
     np.testing.assert_allclose(np.stack(wanted, axis=1), known.settings[0]["limits"], rtol=1e-4)
     best = rank_candidates({"own": toy.variables}, {"own": known}, large, draws=1)[0]
-    fields = {**known.settings[best.setting], **known.rules[best.rule]}
-    scored = known.score(fields)(toy.variables, large)
-    ranked = known.scores(toy.variables, large)[best.setting]
-    np.testing.assert_allclose(scored.image, ranked.terms[best.rule], rtol=1e-4)
-    np.testing.assert_allclose(scored.map, ranked.map, rtol=1e-3, atol=1e-6)
+    everything = known.scores(toy.variables, large)
+    for setting in (best.setting, len(known.settings) - 1):  # the last is over what is usual
+        fields = {**known.settings[setting], **known.rules[best.rule], **known.constants[setting]}
+        scored = known.score(fields)(toy.variables, large)
+        ranked = everything[setting]
+        np.testing.assert_allclose(scored.image, ranked.terms[best.rule], rtol=1e-4)
+        np.testing.assert_allclose(scored.map, ranked.map, rtol=1e-3, atol=1e-6)
+    assert fields["normalise"] == "pixel" and len(fields["usual"]) == large.shape[1]
     assert np.all(np.asarray(scored.terms["level"]) <= 40)
 
 

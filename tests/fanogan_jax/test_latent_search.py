@@ -154,3 +154,14 @@ def test_the_config_names_what_is_there(category):
     assert "encoder" not in config and "encoding" not in config
     method = make(config.method, config, 16)
     assert [stage.name for stage in method.stages] == ["gan"]
+
+
+def test_the_map_over_what_is_usual():
+    x = jnp.asarray(RNG.normal(size=(2, 2, 2, 2)), jnp.float32)
+    usual = ((1.0, 2.0), (4.0, 8.0))
+    plain, over = (
+        latent_search(LINEAR, num_steps=2, **options)(VARIABLES, x)
+        for options in ({}, {"normalise": "pixel", "usual": usual})
+    )
+    np.testing.assert_allclose(over.map, plain.map / np.asarray(usual)[None], rtol=1e-6)
+    np.testing.assert_array_equal(over.image, plain.image)

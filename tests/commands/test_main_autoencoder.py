@@ -42,6 +42,7 @@ def finished(root, tmp_path_factory):
     return [folder / workdir for workdir in runs]
 
 
+@pytest.mark.slow
 def test_both_find_the_bright_square(finished):
     for workdir, name, size in zip(finished, ("AE-L2", "AE-SSIM"), (16, 32), strict=True):
         results = json.loads((workdir / "results.json").read_text())
@@ -56,6 +57,7 @@ def test_both_find_the_bright_square(finished):
             assert arrays["reconstructions"].dtype == np.uint8
 
 
+@pytest.mark.slow
 def test_comparison(finished, tmp_path):
     """The numbers of both workdirs stand in the page, in the Markdown and on the terminal."""
     workdirs = ",".join(map(str, finished))
@@ -73,6 +75,7 @@ def test_comparison(finished, tmp_path):
     assert "http" not in page.replace("http-equiv", "")
 
 
+@pytest.mark.slow
 def test_different_test_sets_are_refused(finished, root, tmp_path):
     shutil.copytree(root / "part", tmp_path / "part")
     save(tmp_path / "part/test/good/006.png", picture(np.random.default_rng(7)))

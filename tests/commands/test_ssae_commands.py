@@ -42,6 +42,7 @@ def poisoned(trained, tmp_path, monkeypatch):
     return str(copy / "run")
 
 
+@pytest.mark.slow
 def test_tuning_opens_no_test_file_and_writes_its_choice(poisoned):
     content = commands.tune(get_config(poisoned), poisoned)
     networks = {candidate["network"] for candidate in content["candidates"]}

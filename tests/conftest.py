@@ -147,13 +147,12 @@ def config() -> ConfigDict:
     return shrink(fanogan.get_config())
 
 
-# The large residual networks take as long to compile as all others.
-_LONG = [
-    pytest.param(each, marks=pytest.mark.long) if each is fanogan_resnet else each for each in ALL
-]
+# The large residual networks take as long to compile as all others together.
+_MARKS = {fanogan_resnet: pytest.mark.long, glad: pytest.mark.slow, meliad: pytest.mark.slow}
+_EACH = [pytest.param(each, marks=[_MARKS[each]] if each in _MARKS else []) for each in ALL]
 
 
-@pytest.fixture(params=_LONG, ids=lambda module: module.__name__)
+@pytest.fixture(params=_EACH, ids=lambda module: module.__name__)
 def any_config(request) -> ConfigDict:
     """Each config of the project, shrunk."""
     return shrink(request.param.get_config())

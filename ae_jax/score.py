@@ -27,7 +27,6 @@ from engine.usual import Cells, over_usual, required_usual
 MAPS = ("residual", "head", "product")
 """What `score.map` may be."""
 
-
 WHOLE_RULES = ("mean", "max")
 """What `score.image_score` of the scores of reconstructions may be."""
 

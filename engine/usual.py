@@ -144,7 +144,8 @@ def place_tuning(
         seen = measured_usual(maps_of, variables, training)
         return place_tuning(section, score_with, rules, seen)
 
-    return Tuning(None, settings, rules, scores, score_with, measured, constants)
+    needed = measured if "pixel" in section.normalise else None
+    return Tuning(None, settings, rules, scores, score_with, needed, constants)
 
 
 def _cell_matrix(length: int) -> np.ndarray:

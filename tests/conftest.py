@@ -184,7 +184,7 @@ def trained(tmp_path_factory) -> tuple[Path, str]:
     root = make_parts(tmp_path_factory.mktemp("parts"))
     config = shrink(ssae.get_config("nut"))
     config.data.update(root=str(root), prepared=str(root / "prepared"), calibration=0.3)
-    config.tuning.update(corrupted_weights=(0.1,), draws=2, smoothing=(0.0,), tops=(0.1,))
+    config.tuning.update(corrupted_weights=(0.1,), draws=2, smoothing=(0.0, 1.0), tops=(0.1,))
     config.tuning.corruption.update(side=(0.5, 0.9), opacity=(0.9, 1.0))
     workdir = str(root / "run")
     commands.train(config, workdir)

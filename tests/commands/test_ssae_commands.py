@@ -47,7 +47,7 @@ def test_tuning_opens_no_test_file_and_writes_its_choice(poisoned):
     content = commands.tune(get_config(poisoned), poisoned)
     networks = {candidate["network"] for candidate in content["candidates"]}
     assert networks == {"corrupted_weight=0.5", "corrupted_weight=0.1"}
-    assert len(content["candidates"]) == 2 * 2 * 3  # networks, normalisations, rules
+    assert len(content["candidates"]) == 2 * 2 * 2 * 3  # networks, places, smoothings, rules
     assert content["chosen"]["network"] == content["candidates"][0]["network"]
     assert "no test image was seen" in content["why"]
     assert os.path.isdir(os.path.join(poisoned, "tuning", "corrupted_weight=0.1", "checkpoints"))
